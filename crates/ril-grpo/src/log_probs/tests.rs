@@ -1,0 +1,203 @@
+use burn::tensor::{Bool, Distribution, Tolerance};
+
+use super::*;
+use crate::scalar;
+
+const SHAPE: [usize; 4] = [3, 5, 8, 37]; // batch, seq, hidden, vocab
+
+struct Inputs {
+    hidden: Tensor<3>,
+    weight: Tensor<2>,
+    targets: Tensor<2, Int>,
+    /// Arbitrary gradient of the log-probabilities.
+    cotangent: Tensor<2>,
+}
+
+fn inputs(device: &Device) -> Inputs {
+    let [batch, seq, width, vocab] = SHAPE;
+    device.seed(7);
+    let normal = Distribution::Normal(0.0, 1.0);
+    let ids = Distribution::Uniform(0.0, vocab as f64);
+    Inputs {
+        hidden: Tensor::random([batch, seq, width], normal, device).require_grad(),
+        weight: Tensor::random([width, vocab], normal, device).require_grad(),
+        targets: Tensor::random([batch, seq], ids, device),
+        cotangent: Tensor::random([batch, seq], normal, device),
+    }
+}
+
+fn devices() -> [Device; 2] {
+    let device = Device::flex().autodiff();
+    [device.clone(), device.gradient_checkpointing()]
+}
+
+fn plain(inputs: &Inputs, weight: Tensor<2>, temperature: f64) -> Tensor<2> {
+    let [batch, seq, width, vocab] = SHAPE;
+    let hidden = inputs.hidden.clone().reshape([batch * seq, width]);
+    let logits = hidden.matmul(weight) / temperature;
+    gather_log_probs(logits.reshape([batch, seq, vocab]), inputs.targets.clone()).unwrap()
+}
+
+fn close<const D: usize>(got: Tensor<D>, expected: Tensor<D>, tolerance: f32) {
+    let expected = expected.inner().into_data();
+    got.inner().into_data().assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(tolerance, tolerance));
+}
+
+#[test]
+fn equals_the_plain_composition_for_any_chunk() {
+    for device in devices() {
+        let inputs = inputs(&device);
+        for (chunk_tokens, temperature) in [(1, 1.0), (4, 0.7), (15, 1.0), (64, 2.5)] {
+            let fused = selective_log_probs(
+                inputs.hidden.clone(),
+                inputs.weight.clone(),
+                inputs.targets.clone(),
+                chunk_tokens,
+                temperature,
+            );
+            let (fused, plain) = (fused.unwrap(), plain(&inputs, inputs.weight.clone(), temperature));
+            close(fused.clone(), plain.clone(), 1e-5);
+            let got = (fused * inputs.cotangent.clone()).sum().backward();
+            let expected = (plain * inputs.cotangent.clone()).sum().backward();
+            let (hidden, weight) = (&inputs.hidden, &inputs.weight);
+            close(hidden.grad(&got).unwrap(), hidden.grad(&expected).unwrap(), 1e-4);
+            close(weight.grad(&got).unwrap(), weight.grad(&expected).unwrap(), 1e-4);
+        }
+    }
+}
+
+#[test]
+fn the_composed_fallback_agrees() {
+    let inputs = inputs(&Device::flex().autodiff());
+    let [batch, seq, width, _] = SHAPE;
+    let hidden = inputs.hidden.clone().reshape([batch * seq, width]);
+    let targets = inputs.targets.clone().reshape([batch * seq]);
+    let fallback = composed(hidden, inputs.weight.clone(), targets, 4, 0.7);
+    close(fallback.reshape([batch, seq]), plain(&inputs, inputs.weight.clone(), 0.7), 1e-5);
+}
+
+#[test]
+fn a_transposed_embedding_receives_its_gradient() {
+    let device = Device::flex().autodiff();
+    let inputs = inputs(&device);
+    let embedding = inputs.weight.clone().detach().transpose().require_grad();
+    assert_eq!(embedding.dims(), [SHAPE[3], SHAPE[2]]);
+    let head = || embedding.clone().transpose();
+    let (hidden, targets) = (inputs.hidden.clone(), inputs.targets.clone());
+    let fused = selective_log_probs(hidden, head(), targets, 4, 1.0).unwrap();
+    let got = (fused * inputs.cotangent.clone()).sum().backward();
+    let expected = (plain(&inputs, head(), 1.0) * inputs.cotangent.clone()).sum().backward();
+    close(embedding.grad(&got).unwrap(), embedding.grad(&expected).unwrap(), 1e-4);
+    close(inputs.hidden.grad(&got).unwrap(), inputs.hidden.grad(&expected).unwrap(), 1e-4);
+}
+
+#[test]
+fn a_frozen_side_is_a_constant() {
+    let device = Device::flex().autodiff();
+    let inputs = inputs(&device);
+    let (hidden, weight) = (inputs.hidden.clone(), inputs.weight.clone());
+    let score = |hidden: Tensor<3>, weight: Tensor<2>| {
+        let targets = inputs.targets.clone().inner();
+        selective_log_probs(hidden, weight, targets, 4, 1.0).unwrap()
+    };
+    // Frozen head, as with LoRA: the weight is a plain tensor of `model.valid()`.
+    let grads = score(hidden.clone(), weight.clone().inner()).sum().backward();
+    assert!(hidden.grad(&grads).is_some());
+    assert!(weight.grad(&grads).is_none());
+    let grads = score(hidden.clone().inner(), weight.clone()).sum().backward();
+    assert!(hidden.grad(&grads).is_none());
+    assert!(weight.grad(&grads).is_some());
+    assert!(!score(hidden.inner(), weight.inner()).is_tracked());
+}
+
+#[test]
+fn a_nan_state_without_gradient_changes_no_gradient() {
+    let device = Device::flex().autodiff();
+    let inputs = inputs(&device);
+    let [batch, seq, width, _] = SHAPE;
+    let mask: Tensor<2, Bool> = inputs.cotangent.clone().greater_elem(0.3).inner();
+    let wide = mask.clone().unsqueeze_dim::<3>(2).expand([batch, seq, width]);
+    let score = |hidden: Tensor<3>| {
+        let (weight, targets) = (inputs.weight.clone(), inputs.targets.clone());
+        let log_probs = selective_log_probs(hidden, weight, targets, 4, 1.0).unwrap();
+        log_probs.mask_fill(mask.clone(), 0.0).sum()
+    };
+    let clean = inputs.hidden.clone();
+    let poisoned = clean.clone().detach().mask_fill(wide.clone(), f32::NAN).require_grad();
+    let (loss, poisoned_loss) = (score(clean.clone()), score(poisoned.clone()));
+    close(poisoned_loss.clone(), loss.clone(), 1e-6);
+    let (expected, got) = (loss.backward(), poisoned_loss.backward());
+    close(inputs.weight.grad(&got).unwrap(), inputs.weight.grad(&expected).unwrap(), 1e-6);
+    let hidden = poisoned.grad(&got).unwrap();
+    close(hidden.clone(), clean.grad(&expected).unwrap(), 1e-6);
+    let largest = hidden.mask_fill(wide.bool_not(), 0.0).abs().max();
+    assert_eq!(largest.into_scalar::<f32>(), 0.0);
+}
+
+#[test]
+fn extreme_logits_equal_the_scalar_twin() {
+    let device = Device::flex();
+    let logits = [[1e4f32, -1e4, 9990.0, 9999.5], [-300.0, -301.0, -500.0, -299.0]];
+    let identity = Tensor::<2>::eye(4, &device);
+    let hidden = Tensor::<2>::from_floats(logits, &device).unsqueeze_dim::<3>(0);
+    let targets = Tensor::<2, Int>::from_ints([[3, 0]], &device);
+    let fused = selective_log_probs(hidden.clone(), identity, targets.clone(), 1, 2.0).unwrap();
+    let gathered = gather_log_probs(hidden / 2.0, targets).unwrap();
+    for values in [fused, gathered] {
+        let values = values.into_data().to_vec::<f32>().unwrap();
+        for ((row, target), got) in logits.iter().zip([3, 0]).zip(values) {
+            let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
+            let expected = scalar::log_prob(&row, target, 2.0);
+            assert!((f64::from(got) - expected).abs() < 1e-3, "{got} {expected}");
+        }
+    }
+}
+
+#[test]
+fn exp_sums_to_one_over_the_vocabulary() {
+    let device = Device::flex();
+    let inputs = inputs(&device);
+    let hidden = inputs.hidden.slice([0..1, 0..1]).repeat(&[1, SHAPE[3], 1]);
+    let targets = Tensor::<1, Int>::arange(0..SHAPE[3] as i64, &device).unsqueeze_dim::<2>(0);
+    let log_probs = selective_log_probs(hidden, inputs.weight, targets, 5, 1.3).unwrap();
+    let total = log_probs.exp().sum().into_scalar::<f32>();
+    assert!((total - 1.0).abs() < 1e-5, "{total}");
+}
+
+#[test]
+fn half_precision_logits_give_f32_log_probs_and_typed_gradients() {
+    let inputs = inputs(&Device::flex().autodiff());
+    let hidden = inputs.hidden.clone().detach().cast(DType::BF16).require_grad();
+    let weight = inputs.weight.clone().detach().cast(DType::BF16).require_grad();
+    let targets = inputs.targets.clone();
+    let fused = selective_log_probs(hidden.clone(), weight.clone(), targets, 4, 1.0).unwrap();
+    assert_eq!(fused.dtype(), DType::F32);
+    close(fused.clone(), plain(&inputs, inputs.weight.clone(), 1.0), 0.1);
+    let grads = fused.sum().backward();
+    assert_eq!(hidden.grad(&grads).unwrap().dtype(), DType::BF16);
+    assert_eq!(weight.grad(&grads).unwrap().dtype(), DType::BF16);
+}
+
+#[test]
+fn wrong_arguments_are_errors_and_no_token_is_fine() {
+    let device = Device::flex();
+    let Inputs { hidden, weight, targets, .. } = inputs(&device);
+    let call = |weight: &Tensor<2>, targets: &Tensor<2, Int>, chunk, temperature| {
+        let (weight, targets) = (weight.clone(), targets.clone());
+        selective_log_probs(hidden.clone(), weight, targets, chunk, temperature).err()
+    };
+    let message = |error: Option<GrpoError>| error.unwrap().to_string();
+    let turned = weight.clone().transpose();
+    assert!(message(call(&turned, &targets, 4, 1.0)).starts_with("head_weight"));
+    let narrow = targets.clone().slice([0..2]);
+    assert!(message(call(&weight, &narrow, 4, 1.0)).starts_with("targets"));
+    assert!(message(call(&weight, &targets, 0, 1.0)).contains("chunk_tokens"));
+    for temperature in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(message(call(&weight, &targets, 4, temperature)).contains("temperature"));
+    }
+    let logits = Tensor::<3>::zeros([2, 5, 7], &device);
+    assert!(gather_log_probs(logits, targets.clone()).is_err());
+    let empty = Tensor::<3>::zeros([3, 0, SHAPE[2]], &device);
+    let none = selective_log_probs(empty, weight, targets.slice([0..3, 0..0]), 4, 1.0);
+    assert_eq!(none.unwrap().dims(), [3, 0]);
+}

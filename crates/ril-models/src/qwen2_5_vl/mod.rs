@@ -1,0 +1,311 @@
+//! Qwen2.5-VL (arXiv 2502.13923): vision tower, decoder, processor and folder, one struct.
+
+pub mod config;
+pub mod position;
+pub mod processor;
+mod processor_config;
+pub mod prompt;
+mod smart_resize;
+pub mod text;
+pub mod vision;
+mod weights;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde_json::Value;
+
+use crate::chat_template::{ChatTemplate, Content, Message};
+use crate::checkpoint::{WeightFiles, WeightType, load_module, save_module};
+use crate::error::ModelError;
+use crate::files::write_atomic;
+use crate::input::{ImageBatch, ModelInput, Padding, TokenBatch};
+use crate::nn::init::init_weights;
+use crate::nn::kv_cache::KvCache;
+use crate::nn::mask::causal_bias;
+use crate::nn::mlp::linear;
+use crate::tokenizer::TextTokenizer;
+use crate::traits::{CausalLm, ChatModel, VisionLanguageModel};
+
+use config::Qwen2_5VlConfig;
+use position::{Layout, continue_layout, layout};
+use processor::ImageProcessor;
+use prompt::expand_image_tokens;
+use text::{Context, TextModel, mrope_table};
+use vision::VisionTower;
+
+/// Tokens that a completion never holds: placeholders without images would break the next forward.
+const VISION_TOKENS: [&str; 5] =
+    ["<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"];
+/// Tokens that end a completion.
+const STOP_TOKENS: [&str; 2] = ["<|im_end|>", "<|endoftext|>"];
+
+/// A Qwen2.5-VL model with its tokenizer, template and image processor.
+///
+/// The parameters are a Burn [`Module`]: `model.valid()` is a copy without autodiff that shares storage, and an
+/// optimizer steps the struct as it is. Everything else is shared behind an [`Arc`].
+#[derive(Module, Debug)]
+pub struct Qwen2_5Vl {
+    /// Vision tower.
+    pub visual: VisionTower,
+    /// Decoder.
+    pub model: TextModel,
+    /// Head; `None` when tied to the embedding.
+    pub lm_head: Option<Linear>,
+    #[module(skip)]
+    parts: Arc<Qwen2_5VlParts>,
+}
+
+/// What a folder holds beside the weights.
+#[derive(Debug)]
+pub struct Qwen2_5VlParts {
+    /// Numbers of the architecture.
+    pub config: Qwen2_5VlConfig,
+    /// `config.json` as it was read, written back with the weights.
+    config_json: Value,
+    /// Text to ids.
+    pub tokenizer: TextTokenizer,
+    /// Conversation to text.
+    pub template: ChatTemplate,
+    /// Pictures to patches.
+    pub processor: ImageProcessor,
+    stop_ids: Vec<u32>,
+    forbidden_ids: Vec<u32>,
+}
+
+impl Qwen2_5VlParts {
+    /// Puts the parts of a new model together.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] when the configuration is broken or the tokenizer does not fit it.
+    pub fn new(
+        config: Qwen2_5VlConfig,
+        tokenizer: TextTokenizer,
+        template: ChatTemplate,
+        processor: ImageProcessor,
+    ) -> Result<Self, ModelError> {
+        let config_json = config.to_json();
+        Self { config, config_json, tokenizer, template, processor, stop_ids: vec![], forbidden_ids: vec![] }.checked()
+    }
+
+    /// Reads everything but the weights of a folder.
+    ///
+    /// # Errors
+    /// The file that is missing or broken, and the field.
+    pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
+        let path = folder.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+        let config_json: Value = serde_json::from_str(&text).map_err(ModelError::json(&path))?;
+        let config = Qwen2_5VlConfig::from_json(&config_json)?;
+        let tokenizer = TextTokenizer::from_folder(folder)?;
+        let template = ChatTemplate::from_folder(folder)?;
+        let processor = ImageProcessor::from_folder(folder)?;
+        Self { config, config_json, tokenizer, template, processor, stop_ids: vec![], forbidden_ids: vec![] }.checked()
+    }
+
+    fn checked(mut self) -> Result<Self, ModelError> {
+        self.config.validate()?;
+        self.stop_ids = STOP_TOKENS.iter().filter_map(|t| self.tokenizer.token_id(t)).collect();
+        let named = VISION_TOKENS.iter().filter_map(|t| self.tokenizer.token_id(t));
+        let c = &self.config;
+        let by_config = [c.image_token_id, c.video_token_id, c.vision_start_token_id, c.vision_end_token_id];
+        self.forbidden_ids = named.chain(by_config).collect();
+        self.forbidden_ids.sort_unstable();
+        self.forbidden_ids.dedup();
+        let fits = |what: &str, holds: bool| {
+            if holds { Ok(()) } else { Err(ModelError::Config(format!("{what} does not fit config.json"))) }
+        };
+        fits("the tokenizer's <|image_pad|>", self.tokenizer.token_id("<|image_pad|>") == Some(c.image_token_id))?;
+        fits("the tokenizer's vocabulary", self.tokenizer.vocab_size() <= c.text.vocab_size)?;
+        let (p, v) = (self.processor.config(), &c.vision);
+        fits("the image processor's patch_size", p.patch_size == v.patch_size)?;
+        fits("the image processor's merge_size", p.merge_size == v.spatial_merge_size)?;
+        fits("the image processor's temporal_patch_size", p.temporal_patch_size == v.temporal_patch_size)?;
+        if self.stop_ids.is_empty() {
+            return Err(ModelError::Config("the tokenizer has neither <|im_end|> nor <|endoftext|>".into()));
+        }
+        Ok(self)
+    }
+}
+
+impl Qwen2_5Vl {
+    /// A model with fresh weights: matrices from a normal distribution of deviation `std` (the reference's
+    /// `initializer_range` is 0.02), biases 0, gains 1.
+    #[must_use]
+    pub fn init(parts: Qwen2_5VlParts, std: f64, seed: u64, device: &Device) -> Self {
+        init_weights(Self::empty(Arc::new(parts), device), std, seed)
+    }
+
+    fn empty(parts: Arc<Qwen2_5VlParts>, device: &Device) -> Self {
+        let config = &parts.config;
+        let head = || linear(config.text.hidden_size, config.text.vocab_size, false, device);
+        Self {
+            visual: VisionTower::new(&config.vision, device),
+            model: TextModel::new(&config.text, device),
+            lm_head: (!config.tie_word_embeddings).then(head),
+            parts,
+        }
+    }
+
+    /// Loads a Hugging Face folder; weights become f32 whatever their type in the files.
+    ///
+    /// # Errors
+    /// Any file that is missing, truncated or does not fit, with its path, tensor name and shapes.
+    pub fn from_folder(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+        let parts = Arc::new(Qwen2_5VlParts::from_folder(folder)?);
+        let mut files = WeightFiles::open(folder)?;
+        let vision = parts.config.vision.clone();
+        load_module(Self::empty(parts, device), &mut files, |path, owner| weights::rule(path, owner, &vision))
+    }
+
+    /// Writes a folder that this crate and transformers open.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] with the path. Each file is complete or absent; the weights come last.
+    pub fn save(&self, folder: &Path, dtype: WeightType) -> Result<(), ModelError> {
+        std::fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
+        let mut config = self.parts.config_json.clone();
+        let name = match dtype {
+            WeightType::F32 => "float32",
+            WeightType::Bf16 => "bfloat16",
+        };
+        for key in ["torch_dtype", "dtype"] {
+            if key == "dtype" || config.get(key).is_some() {
+                config[key] = Value::from(name);
+            }
+        }
+        write_atomic(&folder.join("config.json"), format!("{config:#}\n").as_bytes())?;
+        self.parts.tokenizer.save(folder)?;
+        self.parts.template.save(folder)?;
+        self.parts.processor.save(folder)?;
+        save_module(self, folder, dtype, |path, owner| weights::rule(path, owner, &self.parts.config.vision))
+    }
+
+    /// Everything beside the weights.
+    #[must_use]
+    pub fn parts(&self) -> &Arc<Qwen2_5VlParts> {
+        &self.parts
+    }
+
+    /// The same architecture and parts with other weights; for a larger vocabulary of users than one checkpoint.
+    #[must_use]
+    pub fn config(&self) -> &Qwen2_5VlConfig {
+        &self.parts.config
+    }
+
+    /// `[rows, seq, hidden]`: token embeddings, with image tokens in the places of the placeholders.
+    fn embed(&self, input: &ModelInput, layout: &Layout) -> Result<Tensor<3>, ModelError> {
+        let weight = self.model.embed_tokens.weight.val();
+        let device = weight.device().inner();
+        let [vocab, hidden] = weight.dims();
+        let (rows, seq) = (input.tokens.rows(), input.tokens.seq());
+        if let Some(id) = input.tokens.ids().iter().find(|&&id| id as usize >= vocab) {
+            return Err(ModelError::Input {
+                what: "token id",
+                expected: format!("below the vocabulary's {vocab}"),
+                got: id.to_string(),
+            });
+        }
+        let ids: Vec<i64> = input.tokens.ids().iter().map(|&id| i64::from(id)).collect();
+        let index = |values: Vec<i64>| Tensor::<1, Int>::from_data(TensorData::new(values, [rows * seq]), &device);
+        let mut embedded = weight.select(0, index(ids));
+        if let (Some(images), false) = (&input.images, layout.image_slots.is_empty()) {
+            // Text and image tokens stand one after the other; one gather puts them in order.
+            let mut sources: Vec<i64> = (0..(rows * seq) as i64).collect();
+            for &(slot, token) in &layout.image_slots {
+                sources[slot] = (rows * seq + token) as i64;
+            }
+            let all = Tensor::cat(vec![embedded, self.visual.forward(images)?], 0);
+            embedded = all.select(0, index(sources));
+        }
+        Ok(embedded.reshape([rows, seq, hidden]))
+    }
+}
+
+impl CausalLm for Qwen2_5Vl {
+    fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor<3>, ModelError> {
+        let (rows, seq) = (input.tokens.rows(), input.tokens.seq());
+        let config = &self.parts.config;
+        let layout = match &cache {
+            Some(cache) if !cache.is_empty() => continue_layout(input, config, cache.next_position())?,
+            _ => layout(input, config)?,
+        };
+        let device = self.device();
+        let embedded = self.embed(input, &layout)?;
+        if let Some(cache) = cache.as_mut() {
+            cache.extend(input.tokens.mask(), seq, layout.next_position.clone())?;
+        }
+        let own: Vec<&[bool]> = (0..rows).map(|row| input.tokens.row_mask(row)).collect();
+        let bias = match &cache {
+            Some(cache) => causal_bias(&cache.mask().iter().map(Vec::as_slice).collect::<Vec<_>>(), seq, &device),
+            None => causal_bias(&own, seq, &device),
+        };
+        let rotary = mrope_table(&layout.positions, rows, &config.text, &device);
+        Ok(self.model.forward(embedded, Context { rotary, bias, cache }))
+    }
+
+    fn head_weight(&self) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => head.weight.val(),
+            None => self.model.embed_tokens.weight.val().transpose(),
+        }
+    }
+
+    fn new_cache(&self, rows: usize, capacity: usize) -> KvCache {
+        let text = &self.parts.config.text;
+        let shape = [rows, text.num_key_value_heads, capacity, text.head_dim()];
+        KvCache::new(text.num_hidden_layers, shape, &self.device())
+    }
+
+    fn forbidden_ids(&self) -> &[u32] {
+        &self.parts.forbidden_ids
+    }
+
+    fn device(&self) -> Device {
+        self.model.norm.weight.lazy_device().inner()
+    }
+}
+
+impl ChatModel for Qwen2_5Vl {
+    fn encode(&self, messages: &[Message]) -> Result<ModelInput, ModelError> {
+        let parts = &self.parts;
+        let pictures: Vec<_> = messages
+            .iter()
+            .flat_map(|m| &m.content)
+            .filter_map(|c| match c {
+                Content::Image(picture) => Some(picture.clone()),
+                Content::Text(_) => None,
+            })
+            .collect();
+        let images = if pictures.is_empty() { None } else { Some(parts.processor.process(&pictures)?) };
+        let grids = images.as_ref().map_or(&[][..], |i: &ImageBatch| &i.grid_thw);
+        let ids = parts.tokenizer.encode(&parts.template.render(messages, true)?)?;
+        let merge = parts.config.vision.spatial_merge_size;
+        let ids = expand_image_tokens(&ids, parts.config.image_token_id, grids, merge)?;
+        let placements = (0..grids.len()).collect();
+        Ok(ModelInput { tokens: TokenBatch::padded(&[ids], 0, Padding::Right), images, placements })
+    }
+
+    fn encode_response(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let ids = self.parts.tokenizer.encode(text)?;
+        let kept = ids.into_iter().filter(|id| !self.parts.forbidden_ids.contains(id));
+        Ok(kept.chain(self.parts.stop_ids.first().copied()).collect())
+    }
+
+    fn decode(&self, token_ids: &[u32]) -> Result<String, ModelError> {
+        self.parts.tokenizer.decode(token_ids)
+    }
+
+    fn stop_ids(&self) -> &[u32] {
+        &self.parts.stop_ids
+    }
+}
+
+impl VisionLanguageModel for Qwen2_5Vl {
+    fn image_embeddings(&self, images: &ImageBatch) -> Result<Tensor<2>, ModelError> {
+        self.visual.forward(images)
+    }
+}

@@ -1,0 +1,154 @@
+//! Pictures to the patches that the vision tower reads.
+
+use std::borrow::Borrow;
+use std::path::Path;
+
+use image::RgbImage;
+use rayon::prelude::*;
+
+use crate::error::ModelError;
+use crate::files::write_atomic;
+use crate::image::resize_bicubic;
+use crate::input::{GridThw, ImageBatch};
+
+pub use super::processor_config::ImageProcessorConfig;
+use super::prompt;
+pub use super::smart_resize::smart_resize;
+
+const CHANNELS: usize = 3;
+
+/// Resizes, normalises and cuts pictures into patches as transformers' `Qwen2VLImageProcessorPil`.
+#[derive(Debug, Clone)]
+pub struct ImageProcessor {
+    config: ImageProcessorConfig,
+    /// The normalised value of each 8-bit sample, by channel: two roundings to `f32` in the reference's order.
+    normalized: [[f32; 256]; CHANNELS],
+}
+
+impl ImageProcessor {
+    /// A processor for `config`.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] when a field cannot be honoured.
+    pub fn new(config: ImageProcessorConfig) -> Result<Self, ModelError> {
+        config.validate()?;
+        let normalized = std::array::from_fn(|channel| {
+            let (mean, std) = (config.image_mean[channel] as f32, config.image_std[channel] as f32);
+            std::array::from_fn(|sample| {
+                let rescaled = (sample as f64 * config.rescale_factor) as f32;
+                (rescaled - mean) / std
+            })
+        });
+        Ok(Self { config, normalized })
+    }
+
+    /// Reads the configuration of a checkpoint folder: `processor_config.json` or `preprocessor_config.json`.
+    ///
+    /// # Errors
+    /// See [`ImageProcessorConfig::from_folder`].
+    pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
+        Self::new(ImageProcessorConfig::from_folder(folder)?)
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &ImageProcessorConfig {
+        &self.config
+    }
+
+    /// Floats a patch, ordered `[channel, temporal, patch, patch]`.
+    #[must_use]
+    pub fn patch_dim(&self) -> usize {
+        CHANNELS * self.config.temporal_patch_size * self.config.patch_size * self.config.patch_size
+    }
+
+    /// Cuts `images` into patches, each image on a thread of its own.
+    ///
+    /// Source: `Qwen2VLImageProcessorPil` of transformers: [`smart_resize`] and [`resize_bicubic`], then
+    /// `(sample * rescale_factor - mean) / std`, the one frame repeated `temporal_patch_size` times.
+    ///
+    /// # Shapes
+    /// - output `pixel_patches`: `[patches, patch_dim]`, the images one after the other; inside an image the patches
+    ///   are ordered `[height / merge, width / merge, merge, merge]`, so that the patches of one image token are
+    ///   neighbours
+    /// - output `grid_thw`: `[1, height / patch_size, width / patch_size]` an image
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] without images, [`ModelError::ImageSize`] when [`smart_resize`] refuses one.
+    pub fn process<I: Borrow<RgbImage> + Sync>(&self, images: &[I]) -> Result<ImageBatch, ModelError> {
+        if images.is_empty() {
+            return Err(ModelError::Input { what: "images", expected: "at least one".into(), got: "none".into() });
+        }
+        let grid_thw =
+            images.iter().map(|image| self.grid(image.borrow())).collect::<Result<Vec<GridThw>, ModelError>>()?;
+        let lengths = grid_thw.iter().map(|grid| grid.iter().product::<usize>() * self.patch_dim());
+        let mut pixel_patches = vec![0.0; lengths.clone().sum()];
+        let mut rest = pixel_patches.as_mut_slice();
+        let mut jobs = Vec::with_capacity(images.len());
+        for ((image, grid), length) in images.iter().zip(&grid_thw).zip(lengths) {
+            let (patches, after) = rest.split_at_mut(length);
+            rest = after;
+            jobs.push((image, grid, patches));
+        }
+        jobs.into_par_iter().for_each(|(image, grid, patches)| self.fill(image.borrow(), grid, patches));
+        Ok(ImageBatch { pixel_patches, patch_dim: self.patch_dim(), grid_thw })
+    }
+
+    /// Tokens that an image of this grid takes in the prompt.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] when the grid cannot be merged; the grids of [`Self::process`] always can.
+    pub fn image_tokens(&self, grid: GridThw) -> Result<usize, ModelError> {
+        prompt::image_tokens(grid, self.config.merge_size)
+    }
+
+    /// Writes `preprocessor_config.json`, as transformers' `AutoProcessor` and `AutoImageProcessor` read it.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`].
+    pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
+        let path = folder.join("preprocessor_config.json");
+        let mut json = serde_json::to_vec_pretty(&self.config).map_err(ModelError::json(&path))?;
+        json.push(b'\n');
+        write_atomic(&path, &json)
+    }
+
+    fn grid(&self, image: &RgbImage) -> Result<GridThw, ModelError> {
+        let ImageProcessorConfig { min_pixels, max_pixels, patch_size, merge_size, .. } = self.config;
+        let (height, width) = (image.height() as usize, image.width() as usize);
+        let (height, width) = smart_resize(height, width, patch_size * merge_size, min_pixels, max_pixels)?;
+        if u32::try_from(height.max(width)).is_err() {
+            return Err(ModelError::Config(format!("max_pixels {max_pixels} allows images of {height} x {width}")));
+        }
+        Ok([1, height / patch_size, width / patch_size])
+    }
+
+    /// Writes the patches of one image.
+    fn fill(&self, image: &RgbImage, grid: &GridThw, patches: &mut [f32]) {
+        let ImageProcessorConfig { patch_size, temporal_patch_size, merge_size, .. } = self.config;
+        let [_, rows, columns] = *grid;
+        let resized = resize_bicubic(image, (columns * patch_size) as u32, (rows * patch_size) as u32);
+        let samples = resized.as_raw();
+        let row_len = columns * patch_size * CHANNELS;
+        let plane_len = patch_size * patch_size;
+        for (index, patch) in patches.chunks_exact_mut(self.patch_dim()).enumerate() {
+            let (block, within) = (index / (merge_size * merge_size), index % (merge_size * merge_size));
+            let blocks_per_row = columns / merge_size;
+            let top = (block / blocks_per_row * merge_size + within / merge_size) * patch_size;
+            let left = (block % blocks_per_row * merge_size + within % merge_size) * patch_size;
+            for (channel, frames) in patch.chunks_exact_mut(temporal_patch_size * plane_len).enumerate() {
+                let values = &self.normalized[channel];
+                let (first, repeats) = frames.split_at_mut(plane_len);
+                for (y, line) in first.chunks_exact_mut(patch_size).enumerate() {
+                    let source = &samples[(top + y) * row_len + left * CHANNELS..];
+                    for (value, pixel) in line.iter_mut().zip(source.chunks_exact(CHANNELS)) {
+                        *value = values[usize::from(pixel[channel])];
+                    }
+                }
+                for frame in repeats.chunks_exact_mut(plane_len) {
+                    frame.copy_from_slice(first);
+                }
+            }
+        }
+    }
+}

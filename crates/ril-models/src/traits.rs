@@ -1,0 +1,74 @@
+//! The interfaces at which models, samplers and trainers meet.
+
+use burn::tensor::{Device, Tensor};
+
+use crate::chat_template::Message;
+use crate::error::ModelError;
+use crate::input::{ImageBatch, ModelInput};
+use crate::nn::kv_cache::KvCache;
+
+/// A causal language model: hidden states, and a head over them.
+pub trait CausalLm {
+    /// Final hidden states, `[batch, seq, hidden]`, after the last norm.
+    ///
+    /// With a cache, `input` holds the new tokens only, and the cache what stood before them.
+    ///
+    /// # Errors
+    /// [`ModelError::ImageTokens`] when placeholders and images do not match; [`ModelError::Input`] when an
+    /// id is outside the vocabulary or the cache is full.
+    fn hidden_states(&self, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor<3>, ModelError>;
+
+    /// The head's weight, `[hidden, vocab]` (a transposed view of the embedding when tied).
+    fn head_weight(&self) -> Tensor<2>;
+
+    /// Logits `[batch, seq, vocab]` of `[batch, seq, hidden]`.
+    fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let [batch, seq, width] = hidden.dims();
+        let logits = hidden.reshape([batch * seq, width]).matmul(self.head_weight());
+        let vocab = logits.dims()[1];
+        logits.reshape([batch, seq, vocab])
+    }
+
+    /// An empty cache for `rows` rows of at most `capacity` tokens.
+    fn new_cache(&self, rows: usize, capacity: usize) -> KvCache;
+
+    /// Ids that sampling must never produce (image and vision tokens).
+    fn forbidden_ids(&self) -> &[u32];
+
+    /// The device of the parameters.
+    fn device(&self) -> Device;
+}
+
+/// Text in, text out: template, tokenizer and stop ids around a [`CausalLm`].
+pub trait ChatModel: CausalLm {
+    /// Renders the conversation, with the generation prompt, and tokenises it; images are processed.
+    ///
+    /// # Errors
+    /// Template, tokenizer and image errors.
+    fn encode(&self, messages: &[Message]) -> Result<ModelInput, ModelError>;
+
+    /// Ids of a response as the model would have written it: the text, then the first stop token. Image and vision
+    /// tokens that the text happens to spell are left out, since no images stand behind them.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`].
+    fn encode_response(&self, text: &str) -> Result<Vec<u32>, ModelError>;
+
+    /// Text of `token_ids`, special tokens left out.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`].
+    fn decode(&self, token_ids: &[u32]) -> Result<String, ModelError>;
+
+    /// Ids that end a completion, the usual one first; never empty.
+    fn stop_ids(&self) -> &[u32];
+}
+
+/// A [`ChatModel`] that sees.
+pub trait VisionLanguageModel: ChatModel {
+    /// Image tokens in embedding space, `[image_tokens, hidden]`, images in order.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] when the patches do not fit the tower.
+    fn image_embeddings(&self, images: &ImageBatch) -> Result<Tensor<2>, ModelError>;
+}

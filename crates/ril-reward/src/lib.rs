@@ -1,0 +1,57 @@
+//! Rewards for generated answers: rules, judges, and the arithmetic that combines them.
+//!
+//! Everything here works on text and plain numbers; no tensor, no model, no network. A *reward* turns a batch of
+//! [`Sample`]s into one score each, a *judge* turns it into one [`Verdict`] each, and [`JudgeReward`] reads a verdict
+//! as a score.
+//!
+//! The one design decision is that **"not scored" is a value**: a score is an `Option<f32>`. A verdict that cannot be
+//! parsed is `None`, a judge that cannot be reached is an `Err`, and neither ever becomes 0, because a 0 enters the
+//! baseline of the other answers and moves their advantages. An empty answer is the exception that proves the rule:
+//! it is known to be wrong, so it scores 0 without asking anybody.
+//!
+//! ```
+//! use ril_reward::{JudgeReward, Reward, RuleJudge, Sample, WeightedScores, weighted_sum};
+//!
+//! let samples = [
+//!     Sample::new("What is 3 + 4?", "7", "Three plus four: 3 + 4 = 7."),
+//!     Sample::new("What is 3 + 4?", "7", "The answer is 8."),
+//! ];
+//! let judge = JudgeReward::new(RuleJudge::default());
+//! let correct = judge.score(&samples)?;
+//! assert_eq!(correct, [Some(1.0), Some(0.0)]);
+//!
+//! // Scores that are no function of the text (a discriminator's, say) join as columns.
+//! let similar = [Some(0.0), Some(1.0)];
+//! let rewards = weighted_sum(&[
+//!     WeightedScores { name: "judge", weight: 1.0, scores: &correct },
+//!     WeightedScores { name: "similarity", weight: 0.5, scores: &similar },
+//! ])?;
+//! assert_eq!(rewards, [Some(1.0), Some(0.5)]);
+//! # Ok::<(), ril_reward::RewardError>(())
+//! ```
+
+#![warn(missing_docs)]
+
+mod choice;
+mod compose;
+mod conclusion;
+mod error;
+mod exact;
+pub mod judge;
+mod number;
+mod numeric;
+mod reward;
+mod rule;
+mod sample;
+mod words;
+
+pub use choice::ChoiceMatch;
+pub use compose::{Clip, JudgeGate, WeightedScores, WeightedSum, clip_scores, gate_scores, weighted_sum};
+pub use conclusion::{Conclusion, conclusion};
+pub use error::RewardError;
+pub use exact::{ExactMatch, Normalisation};
+pub use judge::{CachedJudge, Judge, JudgeReward, PromptTemplate, RuleJudge, Verdict, parse_verdict};
+pub use number::{Number, numbers};
+pub use numeric::{NumericMatch, PercentSign, Tolerance};
+pub use reward::Reward;
+pub use sample::Sample;

@@ -1,0 +1,207 @@
+use serde::{Deserialize, Serialize};
+
+use crate::number::{Number, numbers};
+use crate::words::number_in_words;
+use crate::{Sample, Verdict, conclusion, rule};
+
+/// How far two numbers may lie apart and still agree; `a` is the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Tolerance {
+    /// `|a - b| <= width`.
+    Absolute(f64),
+    /// `|a - b| <= share * |a|`.
+    Relative(f64),
+}
+
+impl Tolerance {
+    fn holds(self, reference: f64, response: f64) -> bool {
+        let allowed = match self {
+            Self::Absolute(width) => width,
+            Self::Relative(share) => share * reference.abs(),
+        };
+        (reference - response).abs() <= allowed
+    }
+}
+
+/// What a percent sign on only one of the two sides means; a sign on both sides never matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum PercentSign {
+    /// `50%` agrees with `50` (the question may have said "in percent") and with `0.5`.
+    #[default]
+    Optional,
+    /// `50%` agrees with `0.5` only.
+    Exact,
+}
+
+/// Right when the final number of the answer agrees with the reference.
+///
+/// The final number is the **last number of the [`conclusion`] that the answer marks** ("The answer is 3 + 4 = 7, see
+/// step 2." is a trap: keep marks short), else the last number of the whole answer. Where there are no digits, number
+/// words up to ninety-nine are read. Spellings: [`numbers`].
+///
+/// * Reference that is no number: [`Verdict::Unparsed`], because the rule does not apply.
+/// * Answer without a number: [`Verdict::Incorrect`].
+///
+/// ```
+/// use ril_reward::{NumericMatch, Reward, Sample};
+///
+/// let rule = NumericMatch::default();
+/// let score = |response| rule.score(&[Sample::new("How much?", "1,234", response)]);
+/// assert_eq!(score("1000 and 234 make $1,234.00.")?, [Some(1.0)]);
+/// assert_eq!(score("1235")?, [Some(0.0)]);
+/// # Ok::<(), ril_reward::RewardError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NumericMatch {
+    /// Default `Relative(1e-6)`: equal up to the rounding of long decimals.
+    pub tolerance: Tolerance,
+    /// Default [`PercentSign::Optional`].
+    pub percent_sign: PercentSign,
+}
+
+impl NumericMatch {
+    /// 5% relative tolerance, as in the relaxed accuracy of ChartQA (arXiv 2203.10244, section 5.1).
+    pub fn relaxed() -> Self {
+        Self { tolerance: Tolerance::Relative(0.05), ..Self::default() }
+    }
+
+    /// The verdict on one sample.
+    pub fn verdict(&self, sample: &Sample<'_>) -> Verdict {
+        let Some(reference) = Number::whole(sample.reference).or_else(|| final_number(sample.reference)) else {
+            return Verdict::Unparsed(format!("reference is no number: {:?}", sample.reference));
+        };
+        let response = final_number(sample.response);
+        Verdict::of(response.is_some_and(|response| self.agrees(reference, response)))
+    }
+
+    fn agrees(&self, reference: Number, response: Number) -> bool {
+        let is_same_value = self.tolerance.holds(reference.value, response.value);
+        if reference.is_percent == response.is_percent {
+            return is_same_value;
+        }
+        let is_same_quantity = self.tolerance.holds(reference.as_fraction(), response.as_fraction());
+        match self.percent_sign {
+            PercentSign::Optional => is_same_value || is_same_quantity,
+            PercentSign::Exact => is_same_quantity,
+        }
+    }
+}
+
+impl Default for NumericMatch {
+    fn default() -> Self {
+        Self { tolerance: Tolerance::Relative(1e-6), percent_sign: PercentSign::Optional }
+    }
+}
+
+rule::impl_rule!(NumericMatch, "numeric");
+
+/// The number that an answer ends on: in its marked conclusion if there is one with a number, else in all of it.
+fn final_number(text: &str) -> Option<Number> {
+    let last = |text: &str| {
+        let in_words = || number_in_words(text).map(|value| Number { value, is_percent: false });
+        numbers(text).pop().or_else(in_words)
+    };
+    let stated = conclusion(text);
+    stated.is_marked.then(|| last(stated.text)).flatten().or_else(|| last(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Judge;
+
+    fn verdict(rule: NumericMatch, reference: &str, response: &str) -> Verdict {
+        rule.verdict(&Sample::new("How many?", reference, response))
+    }
+
+    #[test]
+    fn the_final_number_decides() {
+        let cases = [
+            ("12", "The answer is 12.", true),
+            ("7", "3 + 4 = 7", true),
+            ("7", "7 + 1 = 8", false),
+            ("12", "The answer is 12. (See step 3.)", true),
+            ("12", "Step 1: 5. Step 2: 7. Answer: 5 + 7 = 12", true),
+            ("12", "\\boxed{12} is from 3 rows", true),
+            ("12", "<answer>12</answer> 13", true),
+            ("1234", "It costs 1,234 dollars", true),
+            ("1,234", "1234.0", true),
+            ("-3", "−3", true),
+            ("-3", "3", false),
+            ("3", "-3", false),
+            ("0", "0.0", true),
+            ("0", "1e-9", false),
+            ("0.75", "3/4", true),
+            ("3/4", "\\frac{3}{4}", true),
+            ("1/3", "0.3333", false),
+            ("$5", "5 dollars", true),
+            ("50%", "50", true),
+            ("50", "50%", true),
+            ("50%", "0.5", true),
+            ("0.5", "50 %", true),
+            ("50%", "5", false),
+            ("5", "five", true),
+            ("5", "The answer is five, not 4.", false),
+            ("21", "There are twenty-one of them", true),
+            ("5", "five of 6", false),
+            ("7 apples", "7", true),
+            ("seven", "7", true),
+            ("12", "", false),
+            ("12", "no idea", false),
+        ];
+        for (reference, response, is_correct) in cases {
+            let expected = Verdict::of(is_correct);
+            assert_eq!(verdict(NumericMatch::default(), reference, response), expected, "{reference:?} {response:?}");
+        }
+    }
+
+    #[test]
+    fn a_reference_without_a_number_is_not_judged() {
+        let verdict = verdict(NumericMatch::default(), "Paris", "7");
+        assert_eq!(verdict, Verdict::Unparsed("reference is no number: \"Paris\"".into()));
+    }
+
+    #[test]
+    fn tolerances_are_inclusive_and_relative_to_the_reference() {
+        let relaxed = NumericMatch::relaxed();
+        for (response, is_correct) in [("95", true), ("105", true), ("94.9", false), ("105.1", false), ("-100", false)]
+        {
+            assert_eq!(verdict(relaxed, "100", response), Verdict::of(is_correct), "{response}");
+        }
+        let absolute = NumericMatch { tolerance: Tolerance::Absolute(0.5), ..NumericMatch::default() };
+        for (response, is_correct) in [("0.5", true), ("-0.5", true), ("0.6", false)] {
+            assert_eq!(verdict(absolute, "0", response), Verdict::of(is_correct), "{response}");
+        }
+    }
+
+    #[test]
+    fn an_exact_percent_sign_means_a_hundredth() {
+        let exact = NumericMatch { percent_sign: PercentSign::Exact, ..NumericMatch::default() };
+        for (reference, response, is_correct) in
+            [("50%", "0.5", true), ("50%", "50%", true), ("50%", "50", false), ("0.5", "0.5%", false)]
+        {
+            assert_eq!(verdict(exact, reference, response), Verdict::of(is_correct), "{reference} {response}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gets_a_verdict(reference in any::<String>(), response in any::<String>()) {
+            let sample = Sample::new("?", &reference, &response);
+            prop_assert_eq!(NumericMatch::default().judge(&[sample]).expect("rules do not fail").len(), 1);
+        }
+
+        #[test]
+        fn a_number_agrees_with_itself_in_a_sentence(value in -1_000_000_i64..1_000_000, other in 1_i64..1000) {
+            let reference = value.to_string();
+            let right = verdict(NumericMatch::default(), &reference, &format!("We add {other} and get {value}."));
+            let wrong = verdict(NumericMatch::default(), &reference, &format!("We get {}.", value + other));
+            prop_assert_eq!(right, Verdict::Correct);
+            prop_assert_eq!(wrong, Verdict::Incorrect);
+        }
+    }
+}

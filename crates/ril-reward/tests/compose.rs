@@ -1,0 +1,146 @@
+//! Properties of composed rewards (property 15 of the design), on the public API.
+
+use proptest::prelude::*;
+use ril_reward::{
+    Clip, ExactMatch, JudgeGate, NumericMatch, Reward, RewardError, Sample, WeightedScores, WeightedSum, clip_scores,
+    gate_scores, weighted_sum,
+};
+
+const NAMES: [&str; 4] = ["answer", "brevity", "format", "similarity"];
+
+type Columns = Vec<Vec<Option<f32>>>;
+
+fn columns<'a>(weights: &[f32], scores: &'a Columns) -> Vec<WeightedScores<'a>> {
+    let column = |(index, scores): (usize, &'a Vec<Option<f32>>)| WeightedScores {
+        name: NAMES[index],
+        weight: weights[index],
+        scores,
+    };
+    scores.iter().enumerate().map(column).collect()
+}
+
+fn sum(weights: &[f32], scores: &Columns) -> Vec<Option<f32>> {
+    weighted_sum(&columns(weights, scores)).expect("valid columns")
+}
+
+fn scores() -> impl Strategy<Value = Columns> {
+    let score = prop_oneof![1 => Just(None), 5 => (-10.0_f32..10.0).prop_map(Some)];
+    (0_usize..8).prop_flat_map(move |rows| prop::collection::vec(prop::collection::vec(score.clone(), rows), 4))
+}
+
+fn weights() -> impl Strategy<Value = Vec<f32>> {
+    prop::collection::vec(-4.0_f32..4.0, 4)
+}
+
+proptest! {
+    #[test]
+    fn a_sum_is_linear_in_its_weights(scores in scores(), a in weights(), b in weights(), factor in -3.0_f32..3.0) {
+        let mixed: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + factor * b).collect();
+        let expected = sum(&a, &scores).into_iter().zip(sum(&b, &scores)).map(|(a, b)| Some(a? + factor * b?));
+        for (got, expected) in sum(&mixed, &scores).into_iter().zip(expected) {
+            prop_assert_eq!(got.is_some(), expected.is_some());
+            if let (Some(got), Some(expected)) = (got, expected) {
+                prop_assert!((got - expected).abs() < 1e-3, "{} {}", got, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_sum_is_independent_of_order_to_the_bit(
+        scores in scores(), weights in weights(), order in Just([0_usize, 1, 2, 3]).prop_shuffle(),
+    ) {
+        let columns = columns(&weights, &scores);
+        let shuffled: Vec<_> = order.iter().map(|&index| columns[index]).collect();
+        prop_assert_eq!(weighted_sum(&shuffled).expect("valid"), weighted_sum(&columns).expect("valid"));
+    }
+
+    #[test]
+    fn a_sample_is_scored_only_if_every_column_scores_it(scores in scores(), weights in weights()) {
+        for weights in [weights, vec![0.0; 4]] {
+            for (row, total) in sum(&weights, &scores).into_iter().enumerate() {
+                prop_assert_eq!(total.is_none(), scores.iter().any(|column| column[row].is_none()));
+            }
+        }
+    }
+
+    #[test]
+    fn one_column_of_weight_one_is_itself(scores in scores()) {
+        let column = WeightedScores { name: "only", weight: 1.0, scores: &scores[0] };
+        prop_assert_eq!(&weighted_sum(&[column]).expect("valid"), &scores[0]);
+    }
+
+    #[test]
+    fn a_gate_of_zero_and_one_keeps_or_clears(scores in scores(), is_open in any::<bool>()) {
+        let gate = vec![Some(f32::from(u8::from(is_open))); scores[0].len()];
+        for (gated, score) in gate_scores(&gate, &scores[0]).expect("same length").iter().zip(&scores[0]) {
+            prop_assert_eq!(*gated, score.map(|score| if is_open { score } else { 0.0 }));
+        }
+    }
+
+    #[test]
+    fn clipped_scores_stay_in_range(scores in scores(), min in -5.0_f32..0.0, width in 0.0_f32..5.0) {
+        let clipped = clip_scores(&scores[0], min, min + width).expect("min <= max");
+        for (clipped, score) in clipped.iter().zip(&scores[0]) {
+            prop_assert_eq!(clipped.is_some(), score.is_some());
+            prop_assert!(clipped.is_none_or(|clipped| (min..=min + width).contains(&clipped)));
+        }
+    }
+}
+
+#[test]
+fn a_hand_made_sum() {
+    let scores = vec![vec![Some(1.0), Some(0.0), None], vec![Some(1.0), Some(1.0), Some(1.0)]];
+    assert_eq!(sum(&[1.0, 0.5], &scores), [Some(1.5), Some(0.5), None]);
+    assert_eq!(sum(&[1.0, -2.0], &scores), [Some(-1.0), Some(-2.0), None]);
+    assert!(weighted_sum(&[]).expect("nothing to add").is_empty());
+}
+
+#[test]
+fn broken_columns_are_refused() {
+    let good = [Some(1.0), Some(0.0)];
+    let column = |name, weight, scores| WeightedScores { name, weight, scores };
+    let cases: [(Vec<WeightedScores<'_>>, &str); 4] = [
+        (vec![column("a", 1.0, &good), column("b", 1.0, &good[..1])], "b: expected 2 results, got 1"),
+        (vec![column("a", 1.0, &good), column("a", 2.0, &good)], "two rewards are named \"a\""),
+        (vec![column("a", f32::NAN, &good)], "invalid setting: weight of \"a\": expected a finite number, got NaN"),
+        (vec![column("a", 1.0, &[Some(0.0), Some(f32::INFINITY)])], "a: score 1 is not finite: inf"),
+    ];
+    for (columns, message) in cases {
+        assert_eq!(weighted_sum(&columns).expect_err(message).to_string(), message);
+    }
+    assert!(matches!(clip_scores(&good, 1.0, 0.0), Err(RewardError::Config(_))));
+    assert!(matches!(clip_scores(&good, f32::NAN, 0.0), Err(RewardError::Config(_))));
+    assert!(matches!(gate_scores(&good, &good[..1]), Err(RewardError::Count { .. })));
+}
+
+#[test]
+fn rewards_compose_at_run_time() {
+    let samples = [Sample::new("?", "7", "7"), Sample::new("?", "7", "It is 7"), Sample::new("?", "x", "y")];
+    let total = WeightedSum::new("total")
+        .with(2.0, NumericMatch::default())
+        .and_then(|sum| sum.with(1.0, ExactMatch::default()))
+        .expect("two names");
+    assert_eq!(total.score(&samples).expect("rules do not fail"), [Some(3.0), Some(2.0), None]);
+    let terms = total.term_scores(&samples).expect("rules do not fail");
+    assert_eq!(terms[0], ("numeric", vec![Some(1.0), Some(1.0), None]));
+    assert_eq!(terms[1], ("exact", vec![Some(1.0), Some(0.0), Some(0.0)]));
+
+    let clipped = Clip::new(total, 0.0, 2.5).expect("min <= max");
+    assert_eq!(clipped.name(), "total");
+    let gated = JudgeGate::new(ExactMatch::default(), clipped);
+    let nested: Box<dyn Reward> = Box::new(gated);
+    assert_eq!(nested.score(&samples).expect("rules do not fail"), [Some(2.5), Some(0.0), None]);
+
+    assert_eq!(WeightedSum::new("none").score(&samples).expect("nothing to do"), [None; 3]);
+    let twice =
+        WeightedSum::new("total").with(1.0, ExactMatch::default()).and_then(|s| s.with(1.0, ExactMatch::default()));
+    assert!(matches!(twice, Err(RewardError::DuplicateName(name)) if name == "exact"));
+}
+
+#[test]
+fn rewards_can_be_shared_between_threads() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<WeightedSum>();
+    is_shared::<ril_reward::CachedJudge<ril_reward::RuleJudge>>();
+    is_shared::<RewardError>();
+}

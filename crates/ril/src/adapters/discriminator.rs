@@ -1,0 +1,116 @@
+//! A model as the encoder of a discriminator, and the prompt under which it reads responses.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use ril_gail::{AuthoredBy, DiscriminatorRows, RowsFromFn, SequenceEncoder};
+use ril_models::{ChatModel, Content, Message, ModelInput, Role};
+use serde::{Deserialize, Serialize};
+
+use crate::error::RilError;
+use crate::learner::TrainableModel;
+use crate::group::{Group, Origin, Prompt, Question, prompt_batch};
+
+/// A language model as a [`SequenceEncoder`]; the discriminator of RIL starts as a copy of the student.
+#[derive(Module, Debug)]
+pub struct LmEncoder<M: Module> {
+    /// The model, without use for its head.
+    pub model: M,
+}
+
+impl<M: TrainableModel> SequenceEncoder for LmEncoder<M> {
+    type Input = ModelInput;
+    type Error = RilError;
+
+    fn encode(&self, input: &ModelInput) -> Result<Tensor<3>, RilError> {
+        Ok(self.model.hidden_states(input, None)?)
+    }
+
+    fn last_valid_positions(&self, input: &ModelInput) -> Vec<usize> {
+        let last = |row| input.tokens.row_mask(row).iter().rposition(|&real| real).unwrap_or(0);
+        (0..input.tokens.rows()).map(last).collect()
+    }
+}
+
+/// What the discriminator sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiscriminatorScope {
+    /// The response alone, as the paper's Fig. 3 shows.
+    #[default]
+    Response,
+    /// Question and response, as the notation `D(q, o)` says.
+    QuestionAndResponse,
+    /// Pictures, question and response.
+    ImageQuestionAndResponse,
+}
+
+/// The discriminator's instruction (after Fig. 3 of arXiv 2510.19307, in our words) and what it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscriminatorPrompt {
+    /// System text.
+    pub system: String,
+    /// What follows it.
+    pub scope: DiscriminatorScope,
+}
+
+impl Default for DiscriminatorPrompt {
+    fn default() -> Self {
+        Self {
+            system: "you are a discriminator . the response stands in response tags . answer 0 for teacher , 1 for \
+                     student ."
+                .into(),
+            scope: DiscriminatorScope::Response,
+        }
+    }
+}
+
+impl DiscriminatorPrompt {
+    /// The conversation that asks about one response.
+    #[must_use]
+    pub fn messages(&self, question: &Question, response: &str) -> Vec<Message> {
+        let mut content = Vec::new();
+        if self.scope == DiscriminatorScope::ImageQuestionAndResponse {
+            content.extend(question.pictures.iter().cloned().map(Content::Image));
+        }
+        let tagged = format!("<response> {response} </response>");
+        content.push(Content::Text(match self.scope {
+            DiscriminatorScope::Response => tagged,
+            _ => format!("{} {tagged}", question.text),
+        }));
+        let system = Message { role: Role::System, content: vec![Content::Text(self.system.clone())] };
+        vec![system, Message { role: Role::User, content }]
+    }
+}
+
+/// All responses of some groups as rows for the discriminator, groups in order; each is encoded once.
+///
+/// # Errors
+/// The model's errors in rendering or tokenising.
+pub fn response_rows<'a, M: ChatModel>(
+    model: &M,
+    prompt: &DiscriminatorPrompt,
+    groups: &[Group],
+    origins: &'a [AuthoredBy],
+) -> Result<impl DiscriminatorRows<Input = ModelInput> + use<'a, M>, RilError> {
+    let responses = groups.iter().flat_map(|g| g.responses.iter().map(move |r| (&g.question, r)));
+    let rows: Vec<Arc<Prompt>> = responses
+        .map(|(question, response)| Prompt::encode(model, &prompt.messages(question, &response.text)).map(Arc::new))
+        .collect::<Result<_, _>>()?;
+    Ok(RowsFromFn::new(origins, move |picked: &[usize]| {
+        prompt_batch(&picked.iter().map(|&row| &rows[row]).collect::<Vec<_>>())
+    }))
+}
+
+/// Who wrote each row of [`response_rows`], as the imitation core asks.
+#[must_use]
+pub fn authors(groups: &[Group]) -> Vec<AuthoredBy> {
+    let origins = groups.iter().flat_map(|g| &g.responses).map(|r| r.origin);
+    origins
+        .map(|origin| match origin {
+            Origin::Student => AuthoredBy::Student,
+            Origin::Teacher(_) => AuthoredBy::Teacher,
+        })
+        .collect()
+}

@@ -1,0 +1,163 @@
+//! Phases 1 and 2: the discriminator is sharpened on the responses of a step, then asked about each.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use ril_gail::{
+    DiscriminatorUpdate, GailConfig, LlmDiscriminator, Round, ScalarHeadConfig, length_only_accuracy,
+    score_rows, update_discriminator,
+};
+use ril_models::nn::init::init_weights;
+
+use crate::adapters::{DiscriminatorPrompt, LmEncoder, authors, response_rows};
+use crate::config::OptimizerSettings;
+use crate::error::RilError;
+use crate::group::{Group, Response};
+use crate::learner::{Learner, TrainableModel};
+use crate::rollout::mix_seed;
+use crate::stage::{Stage, StepMetrics, batch_indices};
+
+/// The discriminator of RIL: the student's network with a scalar head.
+pub type RilDiscriminator<M> = LlmDiscriminator<LmEncoder<M>>;
+
+/// A discriminator that starts from the student's weights; the head from a normal distribution of deviation 0.02.
+///
+/// `device` must be an autodiff device if the discriminator is to be trained.
+pub fn discriminator_from<M: TrainableModel>(student: M, seed: u64, device: &Device) -> RilDiscriminator<M> {
+    let hidden_size = student.head_weight().dims()[0];
+    let head = init_weights(ScalarHeadConfig::new(hidden_size).init(device), 0.02, seed);
+    LlmDiscriminator::new(LmEncoder { model: student }, head)
+}
+
+/// Phase 1: `config.updates_per_round` passes of Eq. 1 over all responses, origins shuffled into every micro-batch.
+///
+/// # Errors
+/// [`RilError::Gail`]: a group without students or without teachers, numbers that are not finite.
+pub fn sharpen<M: TrainableModel>(
+    discriminator: &mut Learner<RilDiscriminator<M>>,
+    prompt: &DiscriminatorPrompt,
+    groups: &[Group],
+    config: &GailConfig,
+    round: Round,
+) -> Result<DiscriminatorUpdate, RilError> {
+    let origins = authors(groups);
+    let rows = response_rows(&discriminator.model().encoder().model, prompt, groups, &origins)?;
+    Ok(discriminator.replace(|model, optimizer| update_discriminator(model, optimizer, &rows, round, config))?)
+}
+
+/// Phase 2: `p_student` of every response, one device read.
+///
+/// # Errors
+/// [`RilError::Gail`].
+pub fn score_responses<M: TrainableModel>(
+    discriminator: &RilDiscriminator<M>,
+    prompt: &DiscriminatorPrompt,
+    groups: &[Group],
+    micro_batch_rows: usize,
+) -> Result<Vec<f32>, RilError> {
+    let origins = authors(groups);
+    let rows = response_rows(&discriminator.encoder().model, prompt, groups, &origins)?;
+    Ok(score_rows(discriminator, &rows, micro_batch_rows)?)
+}
+
+/// Accuracy of a classifier that sees the length alone: the alarm for a shortcut. 0.5 when one origin is missing.
+#[must_use]
+pub fn length_shortcut(groups: &[Group]) -> f64 {
+    let lengths: Vec<usize> = groups.iter().flat_map(|g| &g.responses).map(|r: &Response| r.token_ids.len()).collect();
+    length_only_accuracy(&lengths, &authors(groups)).map_or(0.5, f64::from)
+}
+
+/// Pre-trains a discriminator on cached responses (the paper: 16 of the student and 16 of teachers a question).
+#[derive(Debug)]
+pub struct DiscriminatorTrainer<M: TrainableModel> {
+    learner: Learner<RilDiscriminator<M>>,
+    groups: Vec<Group>,
+    prompt: DiscriminatorPrompt,
+    config: GailConfig,
+    plan: PretrainPlan,
+    step: usize,
+}
+
+/// Length and size of discriminator pre-training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PretrainPlan {
+    /// Groups a step.
+    pub groups_per_step: usize,
+    /// Steps.
+    pub total_steps: usize,
+    /// Seed of the order of groups.
+    pub seed: u64,
+}
+
+impl<M: TrainableModel> DiscriminatorTrainer<M> {
+    /// `groups` hold responses of both origins.
+    ///
+    /// # Errors
+    /// [`RilError::Config`] without groups or steps, or with an invalid configuration.
+    pub fn new(
+        discriminator: RilDiscriminator<M>,
+        optimizer: OptimizerSettings,
+        groups: Vec<Group>,
+        (prompt, config): (DiscriminatorPrompt, GailConfig),
+        plan: PretrainPlan,
+    ) -> Result<Self, RilError> {
+        config.validate()?;
+        optimizer.validate()?;
+        if groups.is_empty() || plan.groups_per_step == 0 || plan.total_steps == 0 {
+            return Err(RilError::Config("discriminator pre-training needs groups and at least one step".into()));
+        }
+        Ok(Self { learner: Learner::new(discriminator, optimizer), groups, prompt, config, plan, step: 0 })
+    }
+
+    /// The discriminator as it is now, trainable.
+    #[must_use]
+    pub fn discriminator(&self) -> RilDiscriminator<M> {
+        self.learner.model().clone()
+    }
+}
+
+impl<M: TrainableModel> Stage for DiscriminatorTrainer<M> {
+    fn total_steps(&self) -> usize {
+        self.plan.total_steps
+    }
+
+    fn next_step(&self) -> usize {
+        self.step
+    }
+
+    fn step(&mut self) -> Result<StepMetrics, RilError> {
+        let plan = self.plan;
+        let picked = batch_indices(self.groups.len(), plan.groups_per_step, self.step, plan.seed);
+        let groups: Vec<Group> = picked.iter().map(|&i| self.groups[i].clone()).collect();
+        let rate = self.learner.settings().learning_rate_at(self.step, plan.total_steps);
+        let round = Round::new(mix_seed(plan.seed, self.step as u64), rate);
+        let update = sharpen(&mut self.learner, &self.prompt, &groups, &self.config, round)?;
+        self.step += 1;
+        let mut metrics = StepMetrics::default();
+        put_discriminator(&mut metrics, &update, &groups);
+        Ok(metrics)
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), RilError> {
+        self.learner.save(folder, "discriminator", self.step)
+    }
+
+    fn restore(&mut self, folder: &Path, step: usize) -> Result<(), RilError> {
+        self.learner.restore(folder, "discriminator", step)?;
+        self.step = step;
+        Ok(())
+    }
+}
+
+/// Numbers of one discriminator update.
+pub(crate) fn put_discriminator(metrics: &mut StepMetrics, update: &DiscriminatorUpdate, groups: &[Group]) {
+    let before = &update.before;
+    metrics.put("discriminator/loss", f64::from(before.loss));
+    metrics.put("discriminator/accuracy", f64::from(before.balanced_accuracy()));
+    metrics.put("discriminator/accuracy_student", f64::from(before.student_accuracy));
+    metrics.put("discriminator/accuracy_teacher", f64::from(before.teacher_accuracy));
+    metrics.put("discriminator/entropy", f64::from(before.entropy));
+    metrics.put("discriminator/grad_norm", update.grad_norms.last().map(|&n| f64::from(n)));
+    metrics.put("discriminator/length_only_accuracy", length_shortcut(groups));
+}
+

@@ -1,0 +1,137 @@
+//! A model with its optimizer, stepped together and saved together.
+
+use std::path::Path;
+
+use burn::module::{Module, ModuleDisplay};
+use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
+use burn_train::checkpoint::{Checkpointer, FileCheckpointer};
+use ril_gail::clip_global_norm;
+use ril_models::ChatModel;
+
+use crate::config::OptimizerSettings;
+use crate::error::RilError;
+
+/// AdamW with the epsilon and betas of the Python references.
+#[must_use]
+pub fn adamw(settings: &OptimizerSettings) -> ModuleOptimizer {
+    AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(settings.weight_decay).init()
+}
+
+/// A model that can be sampled, scored and trained; every such type is one.
+pub trait TrainableModel: ChatModel + Module + ModuleDisplay {}
+
+impl<M: ChatModel + Module + ModuleDisplay> TrainableModel for M {}
+
+/// A trainable model and its AdamW state.
+pub struct Learner<M> {
+    // `None` only while a step owns the model.
+    model: Option<M>,
+    optimizer: ModuleOptimizer,
+    settings: OptimizerSettings,
+}
+
+impl<M: std::fmt::Debug> std::fmt::Debug for Learner<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Learner").field("model", &self.model).field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl<M: Module> Learner<M> {
+    /// `model` must stand on an autodiff device.
+    pub fn new(model: M, settings: OptimizerSettings) -> Self {
+        Self { model: Some(model), optimizer: adamw(&settings), settings }
+    }
+
+    /// The trainable model.
+    ///
+    /// # Panics
+    /// Never: the model is absent only inside this type's own methods, which always put it back.
+    pub fn model(&self) -> &M {
+        self.model.as_ref().expect("a learner holds its model between steps")
+    }
+
+    /// A copy without autodiff that shares storage: for sampling, scoring and evaluation.
+    #[must_use]
+    pub fn view(&self) -> M {
+        self.model().valid()
+    }
+
+    /// Settings of the optimizer.
+    #[must_use]
+    pub fn settings(&self) -> &OptimizerSettings {
+        &self.settings
+    }
+
+    /// Clips the gathered gradients and steps; returns their norm before clipping.
+    ///
+    /// # Errors
+    /// [`RilError::Gail`] when a gradient is not finite; the model is untouched then.
+    pub fn step(&mut self, mut gradients: GradientsParams, learning_rate: f64) -> Result<f32, RilError> {
+        let norm = clip_global_norm(self.model(), &mut gradients, self.settings.max_grad_norm)?;
+        self.replace(|model, optimizer| (optimizer.step(learning_rate, model, gradients), ()));
+        Ok(norm)
+    }
+
+    /// Lets `change` own model and optimizer for a moment.
+    pub fn replace<T>(&mut self, change: impl FnOnce(M, &mut ModuleOptimizer) -> (M, T)) -> T {
+        let model = self.model.take().expect("a learner holds its model between steps");
+        let (model, value) = change(model, &mut self.optimizer);
+        self.model = Some(model);
+        value
+    }
+
+    /// Writes weights and optimizer state into `folder` with burn-train's checkpointer.
+    ///
+    /// # Errors
+    /// [`RilError::Checkpoint`] with the folder.
+    pub fn save(&self, folder: &Path, name: &str, step: usize) -> Result<(), RilError> {
+        let failed = |e| RilError::checkpoint(folder, e);
+        let record = self.model().clone().into_record();
+        FileCheckpointer::new(folder, name).save(step, record).map_err(failed)?;
+        FileCheckpointer::new(folder, &format!("{name}-optimizer"))
+            .save(step, self.optimizer.to_record())
+            .map_err(failed)
+    }
+
+    /// Restores what [`Learner::save`] wrote, into a model of the same architecture.
+    ///
+    /// # Errors
+    /// [`RilError::Checkpoint`] when files are missing, broken, or of another architecture.
+    pub fn restore(&mut self, folder: &Path, name: &str, step: usize) -> Result<(), RilError> {
+        let record = FileCheckpointer::new(folder, name).restore(step).map_err(|e| RilError::checkpoint(folder, e))?;
+        let model = self.model().clone();
+        let model = model.try_load_record(record).map_err(|e| RilError::checkpoint(folder, e))?;
+        let state = FileCheckpointer::new(folder, &format!("{name}-optimizer"))
+            .restore(step)
+            .map_err(|e| RilError::checkpoint(folder, e))?;
+        self.optimizer = adamw(&self.settings).load_record(state);
+        self.model = Some(model);
+        Ok(())
+    }
+}
+
+/// Gradients of several micro-batches, added up.
+pub struct Gradients<'a, M: Module> {
+    model: &'a M,
+    sum: GradientsAccumulator<M>,
+}
+
+impl<'a, M: Module> Gradients<'a, M> {
+    /// Nothing yet.
+    pub fn of(model: &'a M) -> Self {
+        Self { model, sum: GradientsAccumulator::new() }
+    }
+
+    /// Runs one backward pass and adds its gradients.
+    pub fn add(&mut self, loss: &Tensor<1>) {
+        let gradients = GradientsParams::from_grads(loss.backward(), self.model);
+        self.sum.accumulate(self.model, gradients);
+    }
+
+    /// The sum.
+    #[must_use]
+    pub fn into_sum(mut self) -> GradientsParams {
+        self.sum.grads()
+    }
+}

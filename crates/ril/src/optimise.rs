@@ -1,0 +1,136 @@
+//! Phase 5: old and reference log-probabilities, the policy loss, one optimizer step for each update.
+
+use std::sync::Arc;
+
+use burn::tensor::{Bool, Tensor, TensorData};
+use ril_grpo::{GrpoConfig, LossTotals, Policy, PolicyBatch, PolicyMetrics, RowMetrics, policy_loss};
+
+use crate::adapters::ModelPolicy;
+use crate::error::RilError;
+use crate::group::{Group, Prompt, ScoringBatch};
+use crate::learner::{Gradients, Learner, TrainableModel};
+
+/// How often and how hard the policy is updated on one batch of rollouts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UpdatePlan {
+    /// Updates; the paper's mu.
+    pub updates: usize,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Temperature that the samples were drawn at; the log-probs are those of the model at this temperature.
+    pub temperature: f64,
+    /// For messages.
+    pub step: usize,
+}
+
+/// What the updates did; the rows are those of the last update.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicyUpdate {
+    /// Per row, students and teachers in the order of the groups.
+    pub rows: Vec<RowMetrics>,
+    /// Norm of all gradients together before clipping, last update.
+    pub grad_norm: f32,
+}
+
+/// Updates the policy on all rows of `groups` (Eq. 2 of arXiv 2510.19307, or whatever `config` says).
+///
+/// Teacher rows have the same ratio as student rows, `pi_theta / pi_old`. With one update the policy is still the one
+/// that sampled, so that its own detached log-probs *are* the old ones and a forward pass is saved; the gradient is
+/// the same to the bit. `reference` is asked only when the KL has a weight.
+///
+/// # Errors
+/// The cores' and the model's own; [`RilError::NonFinite`] when the loss is not a number. The policy is then what it
+/// was after the last whole update.
+pub fn optimise<M: TrainableModel>(
+    policy: &mut Learner<M>,
+    reference: &M,
+    groups: &[Group],
+    advantages: &[f32],
+    config: &GrpoConfig,
+    plan: UpdatePlan,
+) -> Result<PolicyUpdate, RilError> {
+    let rows: Vec<(&Arc<Prompt>, &[u32])> = groups
+        .iter()
+        .flat_map(|g| g.responses.iter().map(move |r| (&g.question.prompt, r.token_ids.as_slice())))
+        .collect();
+    if rows.len() != advantages.len() {
+        return Err(RilError::Input(format!("expected {} advantages, got {}", rows.len(), advantages.len())));
+    }
+    let totals = LossTotals { sequences: rows.len(), tokens: rows.iter().map(|r| r.1.len()).sum() };
+    let size = policy.settings().micro_batch_rows;
+    let mut parts = Vec::new();
+    for (rows, advantages) in rows.chunks(size).zip(advantages.chunks(size)) {
+        parts.push(Part::new(ScoringBatch::new(rows)?, advantages, policy, reference, config, plan)?);
+    }
+    let mut update = PolicyUpdate { rows: Vec::new(), grad_norm: 0.0 };
+    for _ in 0..plan.updates {
+        update = one_update(policy, &parts, totals, config, plan)?;
+    }
+    Ok(update)
+}
+
+/// A micro-batch with everything that stays the same over the updates.
+struct Part {
+    batch: ScoringBatch,
+    old_log_probs: Option<Tensor<2>>,
+    ref_log_probs: Option<Tensor<2>>,
+    advantages: Tensor<1>,
+    mask: Tensor<2, Bool>,
+}
+
+impl Part {
+    fn new<M: TrainableModel>(
+        batch: ScoringBatch,
+        advantages: &[f32],
+        policy: &Learner<M>,
+        reference: &M,
+        config: &GrpoConfig,
+        plan: UpdatePlan,
+    ) -> Result<Self, RilError> {
+        let device = policy.model().device();
+        let shape = [batch.rows(), batch.completion_len()];
+        let score = |model| scorer(model, plan).token_log_probs(&batch);
+        let old_log_probs = if plan.updates > 1 { Some(score(policy.view())?) } else { None };
+        let ref_log_probs = if config.beta > 0.0 { Some(score(reference.clone())?) } else { None };
+        Ok(Self {
+            old_log_probs,
+            ref_log_probs,
+            advantages: Tensor::from_data(TensorData::new(advantages.to_vec(), [shape[0]]), &device),
+            mask: Tensor::from_data(TensorData::new(batch.completion_mask.clone(), shape), &device),
+            batch,
+        })
+    }
+}
+
+fn scorer<M: TrainableModel>(model: M, plan: UpdatePlan) -> ModelPolicy<M> {
+    ModelPolicy { temperature: plan.temperature, ..ModelPolicy::new(model) }
+}
+
+fn one_update<M: TrainableModel>(
+    policy: &mut Learner<M>,
+    parts: &[Part],
+    totals: LossTotals,
+    config: &GrpoConfig,
+    plan: UpdatePlan,
+) -> Result<PolicyUpdate, RilError> {
+    let model = policy.model();
+    let mut gradients = Gradients::of(model);
+    let mut metrics = Vec::with_capacity(parts.len());
+    for part in parts {
+        let log_probs = scorer(model.clone(), plan).token_log_probs(&part.batch)?;
+        let old = part.old_log_probs.clone().unwrap_or_else(|| log_probs.clone().inner());
+        let (reference, advantages) = (part.ref_log_probs.clone(), part.advantages.clone());
+        let batch = PolicyBatch::with_totals(old, reference, advantages, part.mask.clone(), totals)?;
+        let loss = policy_loss(&batch, log_probs, config)?;
+        gradients.add(&loss.loss);
+        metrics.push(loss.metrics);
+    }
+    let gradients = gradients.into_sum();
+    let rows = PolicyMetrics::cat(&metrics).map(PolicyMetrics::read).transpose()?.unwrap_or_default();
+    let loss: f64 = rows.iter().map(|r| r.loss).sum();
+    if !loss.is_finite() {
+        return Err(RilError::NonFinite { step: plan.step, what: "policy loss", value: loss as f32 });
+    }
+    let grad_norm = policy.step(gradients, plan.learning_rate)?;
+    Ok(PolicyUpdate { rows, grad_norm })
+}

@@ -1,0 +1,72 @@
+//! Where samples come from.
+
+use ril_models::ChatModel;
+use ril_models::generate::{Completion, FinishReason, SamplingParams, generate};
+
+use crate::error::RilError;
+use crate::group::{Origin, Question, Response, prompt_batch};
+
+/// A source of completions: the local model, a server, a recorded file.
+pub trait Rollout {
+    /// `params.num_samples` responses for each question, in order.
+    ///
+    /// # Errors
+    /// Whatever keeps the source from answering; never fewer responses than asked.
+    fn sample(&mut self, questions: &[Question], params: &SamplingParams) -> Result<Vec<Vec<Response>>, RilError>;
+}
+
+/// Samples from a model in this process. Give it a copy without autodiff (`model.valid()`), which shares storage.
+#[derive(Debug, Clone)]
+pub struct LocalRollout<M> {
+    /// The model.
+    pub model: M,
+    /// Whom the responses are attributed to.
+    pub origin: Origin,
+    /// Questions read at once; bounds memory.
+    pub questions_per_batch: usize,
+}
+
+impl<M: ChatModel> LocalRollout<M> {
+    /// A student's rollout.
+    pub fn student(model: M) -> Self {
+        Self { model, origin: Origin::Student, questions_per_batch: 64 }
+    }
+}
+
+impl<M: ChatModel> Rollout for LocalRollout<M> {
+    fn sample(&mut self, questions: &[Question], params: &SamplingParams) -> Result<Vec<Vec<Response>>, RilError> {
+        let mut all = Vec::with_capacity(questions.len());
+        for (i, chunk) in questions.chunks(self.questions_per_batch.max(1)).enumerate() {
+            let prompts: Vec<_> = chunk.iter().map(|q| &q.prompt).collect();
+            // Each chunk draws from its own seed, so that chunks of one call never repeat each other's noise.
+            let params = SamplingParams { seed: mix_seed(params.seed, i as u64), ..params.clone() };
+            let completions = generate(&self.model, &prompt_batch(&prompts)?, &params)?;
+            for group in completions.chunks(params.num_samples) {
+                all.push(group.iter().map(|c| self.response(c)).collect::<Result<_, RilError>>()?);
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl<M: ChatModel> LocalRollout<M> {
+    fn response(&self, completion: &Completion) -> Result<Response, RilError> {
+        Ok(Response {
+            text: self.model.decode(&completion.token_ids)?,
+            token_ids: completion.token_ids.clone(),
+            origin: self.origin,
+            is_truncated: completion.finish_reason == FinishReason::Length,
+            sampler_log_probs: Some(completion.sampler_log_probs.clone()),
+        })
+    }
+}
+
+/// A new seed from a seed and a counter (SplitMix64's finaliser, Steele et al. 2014): streams do not overlap, and any
+/// step can be replayed without those before it.
+#[must_use]
+pub fn mix_seed(seed: u64, counter: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(counter.wrapping_add(1)));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

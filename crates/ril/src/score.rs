@@ -1,0 +1,95 @@
+//! Scores to rewards to advantages: pure, on the host.
+
+use ril_gail::SimilarityReward;
+use ril_reward::{Judge, Sample, Verdict, WeightedScores, weighted_sum};
+
+use crate::config::RewardWeights;
+use crate::error::RilError;
+use crate::group::Group;
+
+/// What the two judges of a response said; one entry a row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// P(written by the student); `None` without a discriminator.
+    pub p_student: Option<Vec<f32>>,
+    /// Whether the answer is right.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// Asks the judge about every response, rows in order. An empty response is wrong without a call.
+///
+/// # Errors
+/// The judge's own; a judge that cannot be reached never becomes a 0.
+pub fn judge_groups<J: Judge>(judge: &J, groups: &[Group]) -> Result<Vec<Verdict>, RilError> {
+    let rows: Vec<Sample<'_>> = groups
+        .iter()
+        .flat_map(|g| g.responses.iter().map(move |r| Sample::new(&g.question.text, &g.question.answer, &r.text)))
+        .collect();
+    let asked: Vec<Sample<'_>> = rows.iter().filter(|s| !s.response.trim().is_empty()).copied().collect();
+    let mut answers = judge.judge(&asked)?.into_iter();
+    let verdict = |row: &Sample<'_>| {
+        if row.response.trim().is_empty() { Some(Verdict::Incorrect) } else { answers.next() }
+    };
+    let verdicts: Option<Vec<Verdict>> = rows.iter().map(verdict).collect();
+    verdicts.ok_or_else(|| RilError::Input("the judge gave fewer verdicts than it was given samples".into()))
+}
+
+/// `R = w_s 1[p_student < 0.5] + w_a 1[right]`, one a row; a row whose verdict could not be read has none.
+///
+/// Source: arXiv 2510.19307, below Eq. 2 (both weights 1).
+///
+/// # Errors
+/// [`RilError::Reward`] when the scores are of different lengths.
+pub fn rewards(
+    scores: &Scores,
+    weights: RewardWeights,
+    similarity: SimilarityReward,
+) -> Result<Vec<Option<f32>>, RilError> {
+    let answer: Vec<Option<f32>> = scores.verdicts.iter().map(answer_reward).collect();
+    let mut columns = vec![WeightedScores { name: "answer", weight: weights.answer, scores: &answer }];
+    let alike: Option<Vec<Option<f32>>> =
+        scores.p_student.as_ref().map(|p| p.iter().map(|&p| Some(similarity.reward(p))).collect());
+    if let Some(alike) = &alike {
+        columns.push(WeightedScores { name: "similarity", weight: weights.similarity, scores: alike });
+    }
+    Ok(weighted_sum(&columns)?)
+}
+
+/// 1 for a right answer, 0 for a wrong one, `None` for a verdict that could not be read.
+#[must_use]
+pub fn answer_reward(verdict: &Verdict) -> Option<f32> {
+    match verdict {
+        Verdict::Correct => Some(1.0),
+        Verdict::Incorrect => Some(0.0),
+        Verdict::Unparsed(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEIGHTS: RewardWeights = RewardWeights { similarity: 1.0, answer: 1.0 };
+
+    #[test]
+    fn both_rewards_add_up_and_unread_verdicts_have_none() {
+        let scores = Scores {
+            p_student: Some(vec![0.2, 0.2, 0.5, 0.9, 0.1]),
+            verdicts: vec![
+                Verdict::Correct,
+                Verdict::Incorrect,
+                Verdict::Correct,
+                Verdict::Incorrect,
+                Verdict::Unparsed("?".into()),
+            ],
+        };
+        let got = rewards(&scores, WEIGHTS, SimilarityReward::Step).unwrap();
+        assert_eq!(got, [Some(2.0), Some(1.0), Some(1.0), Some(0.0), None]);
+    }
+
+    #[test]
+    fn without_a_discriminator_the_answer_decides() {
+        let scores = Scores { p_student: None, verdicts: vec![Verdict::Correct, Verdict::Incorrect] };
+        assert_eq!(rewards(&scores, WEIGHTS, SimilarityReward::Step).unwrap(), [Some(1.0), Some(0.0)]);
+    }
+}

@@ -1,0 +1,300 @@
+//! Algorithm 2 of RIL (arXiv 2510.19307) as five calls.
+
+use std::path::Path;
+
+use ril_gail::{DiscriminatorMode, DiscriminatorUpdate, Round, ScoreOrder};
+use ril_grpo::{PolicySummary, RowMetrics, group_advantages};
+use ril_models::generate::SamplingParams;
+use ril_reward::Judge;
+
+use crate::config::RilConfig;
+use crate::error::RilError;
+use crate::group::{Group, Origin, Question, Response};
+use crate::imitation::{RilDiscriminator, put_discriminator, score_responses, sharpen};
+use crate::learner::{Learner, TrainableModel};
+use crate::optimise::{PolicyUpdate, UpdatePlan, optimise};
+use crate::rollout::{LocalRollout, Rollout, mix_seed};
+use crate::score::{Scores, answer_reward, judge_groups, rewards};
+use crate::stage::{Stage, StepMetrics, batch_indices};
+use crate::teacher::TeacherCache;
+
+/// What a run trains on.
+#[derive(Debug, Clone)]
+pub struct TrainingData<J> {
+    /// Questions, in any order.
+    pub questions: Vec<Question>,
+    /// Cached teacher responses; empty for Algorithm 1.
+    pub teachers: TeacherCache,
+    /// Decides whether an answer is right.
+    pub judge: J,
+}
+
+/// Owns models and optimizers and calls the phases; nothing else.
+///
+/// The reference policy is the policy as it was given. The discriminator may be online, frozen or absent; without one
+/// and without teachers the loop is GRPO or Dr.GRPO (Algorithm 1).
+#[derive(Debug)]
+pub struct RilTrainer<M: TrainableModel, J> {
+    policy: Learner<M>,
+    reference: M,
+    discriminator: Option<Learner<RilDiscriminator<M>>>,
+    data: TrainingData<J>,
+    config: RilConfig,
+    step: usize,
+}
+
+impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
+    /// `policy` and `discriminator` must stand on an autodiff device.
+    ///
+    /// # Errors
+    /// [`RilError::Config`] when the configuration is broken, asks for a discriminator that is not given, or there
+    /// are no questions; [`RilError::TeacherResponses`] when a teacher has no response to a question.
+    pub fn new(
+        policy: M,
+        discriminator: Option<RilDiscriminator<M>>,
+        data: TrainingData<J>,
+        config: RilConfig,
+    ) -> Result<Self, RilError> {
+        config.validate()?;
+        if data.questions.is_empty() {
+            return Err(RilError::Config("the loop needs at least one question".into()));
+        }
+        if config.has_discriminator() != discriminator.is_some() {
+            return Err(RilError::Config("gail.mode and the discriminator given do not agree".into()));
+        }
+        if config.groups.teachers_per_question > 0 {
+            check_teachers(&data)?;
+        }
+        Ok(Self {
+            reference: policy.valid(),
+            policy: Learner::new(policy, config.policy.clone()),
+            discriminator: discriminator.map(|d| Learner::new(d, config.discriminator.clone())),
+            data,
+            config,
+            step: 0,
+        })
+    }
+
+    /// The policy as it is now, without autodiff.
+    #[must_use]
+    pub fn policy(&self) -> M {
+        self.policy.view()
+    }
+
+    /// Student samples and cached teacher responses to the questions of this step.
+    fn collect(&self) -> Result<Vec<Group>, RilError> {
+        let plan = &self.config.groups;
+        let picked = batch_indices(self.data.questions.len(), plan.questions_per_step, self.step, self.config.seed);
+        let questions: Vec<Question> = picked.iter().map(|&i| self.data.questions[i].clone()).collect();
+        let student = self.policy.view();
+        let teachers = plan.teachers_per_question;
+        let params = SamplingParams {
+            num_samples: plan.students_per_question,
+            seed: mix_seed(self.config.sampling.seed ^ self.config.seed, self.step as u64),
+            ..self.config.sampling.clone()
+        };
+        let sampled = LocalRollout::student(student.clone()).sample(&questions, &params)?;
+        let groups = questions.into_iter().zip(sampled).map(|(question, mut responses)| {
+            if teachers > 0 {
+                responses.extend(self.data.teachers.responses(&question, teachers, self.step * teachers, &student)?);
+            }
+            Ok(Group { question, responses })
+        });
+        groups.collect()
+    }
+
+    /// Phase 1, when the discriminator is online.
+    fn update_discriminator(&mut self, groups: &[Group]) -> Result<Option<DiscriminatorUpdate>, RilError> {
+        let config = &self.config;
+        match &mut self.discriminator {
+            Some(discriminator) if config.gail.mode == DiscriminatorMode::Online => {
+                let rate = config.discriminator.learning_rate_at(self.step, config.total_steps);
+                let round = Round::new(mix_seed(config.seed, self.step as u64), rate);
+                Ok(Some(sharpen(discriminator, &config.prompt, groups, &config.gail, round)?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Phase 2, the discriminator's half.
+    fn score(&self, groups: &[Group]) -> Result<Option<Vec<f32>>, RilError> {
+        let Some(discriminator) = &self.discriminator else { return Ok(None) };
+        let rows = self.config.discriminator.micro_batch_rows;
+        score_responses(&discriminator.view(), &self.config.prompt, groups, rows).map(Some)
+    }
+
+    /// Phase 5.
+    fn optimise(&mut self, groups: &[Group], advantages: &[f32]) -> Result<PolicyUpdate, RilError> {
+        let config = &self.config;
+        let plan = UpdatePlan {
+            updates: config.updates_per_rollout,
+            learning_rate: config.policy.learning_rate_at(self.step, config.total_steps),
+            temperature: f64::from(config.sampling.temperature),
+            step: self.step,
+        };
+        optimise(&mut self.policy, &self.reference, groups, advantages, &config.grpo, plan)
+    }
+}
+
+impl<M: TrainableModel, J: Judge> Stage for RilTrainer<M, J> {
+    fn total_steps(&self) -> usize {
+        self.config.total_steps
+    }
+
+    fn next_step(&self) -> usize {
+        self.step
+    }
+
+    fn step(&mut self) -> Result<StepMetrics, RilError> {
+        let groups = self.collect()?;
+        let early = match self.config.gail.score_order {
+            ScoreOrder::BeforeUpdate => self.score(&groups)?,
+            _ => None,
+        };
+        let sharpened = self.update_discriminator(&groups)?; // 1
+        let p_student = if early.is_some() { early } else { self.score(&groups)? }; // 2
+        let scores = Scores { p_student, verdicts: judge_groups(&self.data.judge, &groups)? };
+        let rewards = rewards(&scores, self.config.rewards, self.config.gail.similarity)?; // 3
+        let group_size = self.config.groups.group_size();
+        let advantages = group_advantages(&rewards, group_size, self.config.grpo.reward_scale)?; // 4
+        let update = self.optimise(&groups, &advantages)?; // 5
+        self.step += 1;
+
+        let mut metrics = StepMetrics::default();
+        let rows = Rows { groups: &groups, scores: &scores, advantages: &advantages, update: &update };
+        rows.put(&mut metrics, &rewards, group_size);
+        if let Some(sharpened) = &sharpened {
+            put_discriminator(&mut metrics, sharpened, &groups);
+        }
+        Ok(metrics)
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), RilError> {
+        self.policy.save(folder, "policy", self.step)?;
+        match &self.discriminator {
+            Some(discriminator) => discriminator.save(folder, "discriminator", self.step),
+            None => Ok(()),
+        }
+    }
+
+    fn restore(&mut self, folder: &Path, step: usize) -> Result<(), RilError> {
+        self.policy.restore(folder, "policy", step)?;
+        if let Some(discriminator) = &mut self.discriminator {
+            discriminator.restore(folder, "discriminator", step)?;
+        }
+        self.step = step;
+        Ok(())
+    }
+}
+
+fn check_teachers<J>(data: &TrainingData<J>) -> Result<(), RilError> {
+    let missing = |question: &Question, teacher: &str| RilError::TeacherResponses {
+        question: question.id.clone(),
+        teacher: teacher.to_string(),
+        expected: 1,
+        got: 0,
+    };
+    for question in &data.questions {
+        if data.teachers.teachers().is_empty() {
+            return Err(missing(question, "(none)"));
+        }
+        for (i, teacher) in data.teachers.teachers().iter().enumerate() {
+            if data.teachers.texts(&question.id, i).is_empty() {
+                return Err(missing(question, teacher));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The rows of a step, for its numbers.
+struct Rows<'a> {
+    groups: &'a [Group],
+    scores: &'a Scores,
+    advantages: &'a [f32],
+    update: &'a PolicyUpdate,
+}
+
+impl Rows<'_> {
+    fn put(&self, metrics: &mut StepMetrics, rewards: &[Option<f32>], group_size: usize) {
+        let responses: Vec<&Response> = self.groups.iter().flat_map(|g| &g.responses).collect();
+        let of = |student: bool| -> Vec<usize> {
+            (0..responses.len()).filter(|&i| (responses[i].origin == Origin::Student) == student).collect()
+        };
+        let (students, teachers) = (of(true), of(false));
+        let all: Vec<RowMetrics> = self.update.rows.clone();
+        metrics.put("loss", PolicySummary::new(&all).loss);
+        metrics.put("reward", mean(students.iter().filter_map(|&i| rewards[i])));
+        let groups = rewards.chunks(group_size);
+        let flat = groups.filter(|g| g.iter().flatten().all(|r| Some(*r) == g.iter().flatten().next().copied()));
+        metrics.put("frac_reward_zero_std", flat.count() as f64 / self.groups.len() as f64);
+        metrics.put("kl", PolicySummary::new(&all).mean_kl);
+        metrics.put("grad_norm", f64::from(self.update.grad_norm));
+        self.put_origin(metrics, &students, &STUDENT);
+        if !teachers.is_empty() {
+            self.put_origin(metrics, &teachers, &TEACHER);
+        }
+        let length = |i: &usize| Some(responses[*i].token_ids.len() as f32);
+        metrics.put("completions/mean_length", mean(students.iter().filter_map(length)));
+        let truncated = students.iter().filter(|&&i| responses[i].is_truncated).count();
+        metrics.put("completions/clipped_ratio", truncated as f64 / students.len() as f64);
+        metrics.put("sampling_logp_difference", self.sampler_gap(&responses, &students));
+    }
+
+    fn put_origin(&self, metrics: &mut StepMetrics, rows: &[usize], names: &OriginNames) {
+        let summary = PolicySummary::new(rows.iter().map(|&i| &self.update.rows[i]));
+        let answer = |i: &usize| answer_reward(&self.scores.verdicts[*i]);
+        metrics.put(names.answer, mean(rows.iter().filter_map(answer)));
+        let alike = |p: &Vec<f32>| mean(rows.iter().map(|&i| if p[i] < 0.5 { 1.0 } else { 0.0 }));
+        metrics.put(names.similarity, self.scores.p_student.as_ref().and_then(alike));
+        metrics.put(names.advantage, mean(rows.iter().map(|&i| self.advantages[i])));
+        metrics.put(names.log_prob, summary.mean_log_prob);
+        metrics.put(names.ratio, summary.mean_ratio);
+        metrics.put(names.clip, summary.clip_fraction_low + summary.clip_fraction_high);
+    }
+
+    /// Mean over student tokens of |log p of the sampler - log p of the plain model|, nats: how far truncation and
+    /// penalties move the sampler from the policy that is trained. Row means weighted by tokens.
+    fn sampler_gap(&self, responses: &[&Response], students: &[usize]) -> Option<f64> {
+        let (mut gap, mut tokens) = (0.0, 0.0);
+        for &i in students {
+            let sampled = responses[i].sampler_log_probs.as_ref()?;
+            gap += (sampled.iter().map(|&l| f64::from(l)).sum::<f64>() - self.update.rows[i].log_prob).abs();
+            tokens += sampled.len() as f64;
+        }
+        Some(gap / tokens)
+    }
+}
+
+/// Names of one origin's numbers.
+struct OriginNames {
+    answer: &'static str,
+    similarity: &'static str,
+    advantage: &'static str,
+    log_prob: &'static str,
+    ratio: &'static str,
+    clip: &'static str,
+}
+
+const STUDENT: OriginNames = OriginNames {
+    answer: "reward/answer",
+    similarity: "reward/similarity",
+    advantage: "advantage/student",
+    log_prob: "log_prob/student",
+    ratio: "ratio/student",
+    clip: "clip_ratio/student",
+};
+
+const TEACHER: OriginNames = OriginNames {
+    answer: "teacher/answer",
+    similarity: "teacher/similarity",
+    advantage: "advantage/teacher",
+    log_prob: "log_prob/teacher",
+    ratio: "ratio/teacher",
+    clip: "clip_ratio/teacher",
+};
+
+fn mean(values: impl Iterator<Item = f32>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0_usize), |(sum, count), v| (sum + f64::from(v), count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
