@@ -18,6 +18,9 @@ pub enum RilError {
     /// From the models.
     #[error(transparent)]
     Models(#[from] ril_models::ModelError),
+    /// From the files of an evaluation.
+    #[error(transparent)]
+    Eval(#[from] crate::eval::EvalError),
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {

@@ -6,6 +6,7 @@
 //! advantages, and the policy is optimised. GRPO and Dr.GRPO are the same loop with no teachers and no discriminator.
 
 pub mod adapters;
+pub mod benchmark;
 pub mod config;
 pub mod data;
 mod error;
@@ -15,6 +16,7 @@ pub mod imitation;
 pub mod learner;
 pub mod monitor;
 pub mod optimise;
+pub mod report;
 pub mod rollout;
 pub mod run;
 pub mod score;

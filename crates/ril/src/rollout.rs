@@ -22,7 +22,7 @@ pub struct LocalRollout<M> {
     pub model: M,
     /// Whom the responses are attributed to.
     pub origin: Origin,
-    /// Questions read at once; bounds memory.
+    /// Questions read at once; bounds memory and, with the seed, fixes the noise of each sample.
     pub questions_per_batch: usize,
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! RUN/metrics.jsonl            one line a step: stage, step, numbers; no timings, so that equal runs are equal files
 //! RUN/timings.jsonl            seconds of each step
-//! RUN/checkpoints/STAGE/step-N weights and optimizer state, the newest two of an unfinished stage
+//! RUN/checkpoints/STAGE/step-N weights and optimizer state, the newest two of a stage whose result is not stored yet
 //! ```
 
 use std::fs::{File, OpenOptions};
@@ -83,8 +83,9 @@ impl RunFolder {
             write_line(&mut timings, &self.path, &seconds)?;
             monitor.step(step + 1, numbers.as_slice());
             let is_last = step + 1 == stage.total_steps();
-            let stop = monitor.should_stop() && !is_last;
-            if stop || ((step + 1) % self.checkpoint_every == 0 && !is_last) {
+            let stop = monitor.should_stop();
+            // The last step is saved too: whoever needs the result may be killed before it is stored elsewhere.
+            if stop || is_last || (step + 1) % self.checkpoint_every == 0 {
                 save(stage, &folder)?;
             }
             if stop {

@@ -41,9 +41,9 @@ pub struct Mix {
 }
 
 impl Default for Mix {
-    /// Half the questions are sums, the other kinds alike; three or four digits, alike.
+    /// Half the questions are sums, the other kinds alike; three digits.
     fn default() -> Self {
-        Self { read: 1, sum: 5, difference: 1, largest: 1, even: 1, above_five: 1, digits: [0, 1, 1] }
+        Self { read: 1, sum: 5, difference: 1, largest: 1, even: 1, above_five: 1, digits: [0, 1, 0] }
     }
 }
 

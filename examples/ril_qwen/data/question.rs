@@ -79,29 +79,39 @@ impl Kind {
         self.phrasings().choose(rng).cloned().expect("every kind has phrasings")
     }
 
+    /// All of eight words: where a digit stands relative to the answer is then the same in every prompt, which spares a
+    /// network of two layers the hardest part of reading.
     fn templates(self) -> &'static [&'static str] {
         match self {
-            Self::Read { .. } => {
-                &["what is the PLACE digit ?", "read the PLACE digit .", "which digit is the PLACE from the left ?"]
-            }
-            Self::Sum => {
-                &["what is the sum of all digits ?", "add all the digits .", "how much do the digits make together ?"]
-            }
-            Self::Difference => &[
-                "what is the largest digit minus the smallest ?",
-                "how far apart are the largest and the smallest digit ?",
-                "subtract the smallest digit from the largest .",
+            Self::Read { .. } => &[
+                "what is the PLACE digit from left ?",
+                "please read out the PLACE digit here .",
+                "which digit stands at the PLACE place ?",
             ],
-            Self::Largest => {
-                &["what is the largest digit ?", "which digit is the largest ?", "name the largest digit ."]
-            }
-            Self::Even => {
-                &["how many digits are even ?", "count the even digits .", "how many even digits are there ?"]
-            }
+            Self::Sum => &[
+                "what is the sum of all digits ?",
+                "please add all of the digits up .",
+                "how much do all the digits make ?",
+            ],
+            Self::Difference => &[
+                "what is the largest minus the smallest ?",
+                "how far apart are largest and smallest ?",
+                "please subtract the smallest from the largest .",
+            ],
+            Self::Largest => &[
+                "what is the largest of the digits ?",
+                "which one of the digits is largest ?",
+                "please name the largest of the digits .",
+            ],
+            Self::Even => &[
+                "how many of the digits are even ?",
+                "please count all of the even digits .",
+                "how many even digits do you see ?",
+            ],
             Self::AboveFive => &[
                 "how many digits are greater than five ?",
-                "count the digits greater than five .",
-                "how many digits greater than five are there ?",
+                "please count the digits greater than five .",
+                "how many greater than five are there ?",
             ],
         }
     }
@@ -110,6 +120,16 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_phrasing_has_eight_words() {
+        let reads = (0..4).map(|place| Kind::Read { place });
+        for kind in reads.chain([Kind::Sum, Kind::Difference, Kind::Largest, Kind::Even, Kind::AboveFive]) {
+            for phrasing in kind.phrasings() {
+                assert_eq!(phrasing.split(' ').count(), 8, "{phrasing}");
+            }
+        }
+    }
 
     #[test]
     fn answers_of_one_picture() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData, bf16, f16};
 use rayon::prelude::*;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors};
+use safetensors::tensor::{Dtype, Metadata};
 use serde_json::Value;
 
 use super::{INDEX_FILE, ModulePath, TensorLayout, TensorRule, WEIGHTS_FILE, transpose};
@@ -56,9 +56,10 @@ impl WeightFiles {
         if header > size.saturating_sub(8) {
             return Err(broken(format!("the header says {header} bytes, the file has {size}")));
         }
-        let mut buffer = start.to_vec();
+        let mut buffer = Vec::new();
         (&mut file).take(header).read_to_end(&mut buffer).map_err(ModelError::io(&path))?;
-        let (_, metadata): (usize, Metadata) = SafeTensors::read_metadata(&buffer).map_err(|e| broken(e.to_string()))?;
+        // Not `read_metadata`: it wants the whole file in memory.
+        let metadata: Metadata = serde_json::from_slice(&buffer).map_err(|e| broken(e.to_string()))?;
         let data = 8 + header;
         let expected = data + metadata.data_len() as u64;
         if size != expected {
@@ -67,6 +68,11 @@ impl WeightFiles {
         let at = self.files.len();
         for (name, info) in metadata.tensors() {
             let (from, to) = info.data_offsets;
+            let elements = info.shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
+            let bits = elements.and_then(|n| n.checked_mul(info.dtype.bitsize()));
+            if bits.is_none() || to.checked_sub(from).and_then(|n| n.checked_mul(8)) != bits || to > metadata.data_len() {
+                return Err(broken(format!("tensor {name}: offsets {from}..{to} do not fit shape {:?}", info.shape)));
+            }
             let entry = Entry {
                 file: at,
                 dtype: info.dtype,

@@ -72,9 +72,22 @@ fn write_shards(shards: Vec<Vec<(String, StoredTensor)>>, folder: &Path) -> Resu
         }
         written?;
     }
+    remove_stale(folder, &weight_map)?;
     if count > 1 {
         let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
         write_atomic(&folder.join(INDEX_FILE), format!("{index:#}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Removes the weights of a checkpoint that stood in the folder before; an old index would hide the new file.
+fn remove_stale(folder: &Path, weight_map: &Map<String, Value>) -> Result<(), ModelError> {
+    for entry in std::fs::read_dir(folder).map_err(ModelError::io(folder))?.filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_weights = name.starts_with("model") && name.ends_with(".safetensors");
+        if name == INDEX_FILE || (is_weights && !weight_map.values().any(|file| file == &Value::from(name.clone()))) {
+            std::fs::remove_file(entry.path()).map_err(ModelError::io(entry.path()))?;
+        }
     }
     Ok(())
 }

@@ -110,7 +110,13 @@ impl ImageProcessor {
         let path = folder.join("preprocessor_config.json");
         let mut json = serde_json::to_vec_pretty(&self.config).map_err(ModelError::json(&path))?;
         json.push(b'\n');
-        write_atomic(&path, &json)
+        write_atomic(&path, &json)?;
+        // The newer file of an older checkpoint in this folder would be read instead.
+        let newer = folder.join("processor_config.json");
+        if newer.exists() {
+            std::fs::remove_file(&newer).map_err(ModelError::io(&newer))?;
+        }
+        Ok(())
     }
 
     fn grid(&self, image: &RgbImage) -> Result<GridThw, ModelError> {

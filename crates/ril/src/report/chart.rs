@@ -3,13 +3,13 @@
 use super::{
     Chart, Series,
     markup::{escape, push},
-    scale::{Scale, extent, nice_range, tick_text, ticks, value_text, widened},
+    scale::{Scale, extent, nice_step, rounded_out, tick_text, ticks, value_text, widened},
 };
 
-const WIDTH: f64 = 400.0;
-const HEIGHT: f64 = 236.0;
-const LEFT: f64 = 42.0;
-const RIGHT: f64 = 44.0;
+const WIDTH: f64 = 340.0;
+const HEIGHT: f64 = 216.0;
+const LEFT: f64 = 38.0;
+const RIGHT: f64 = 46.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 34.0;
 /// Raw points drawn for a series: more would only make the file heavy.
@@ -47,11 +47,18 @@ pub(super) fn render(chart: &Chart, color: &dyn Fn(&str) -> usize) -> String {
     let points = || series.iter().flat_map(|(_, series)| series.points.iter());
     match (extent(points().map(|point| point.0)), extent(points().map(|point| point.1))) {
         (Some(x_range), Some(y_range)) => {
-            let (x_range, y_range) = (widened(x_range), chart.y_range.unwrap_or_else(|| nice_range(y_range, 4)));
-            let x_scale = Scale::new(x_range, (LEFT, WIDTH - RIGHT));
-            let y_scale = Scale::new(widened(y_range), (HEIGHT - BOTTOM, TOP));
-            axes(&mut svg, chart, (x_range, &x_scale), (widened(y_range), &y_scale));
-            lines(&mut svg, &series, x_range.1 - x_range.0, (&x_scale, &y_scale));
+            // An axis that begins almost at 0 begins at 0.
+            let from = if (0.0..0.05 * x_range.1).contains(&x_range.0) { 0.0 } else { x_range.0 };
+            let x = Axis::new((from, x_range.1), 5, (LEFT, WIDTH - RIGHT));
+            let y = match chart.y_range {
+                Some(range) => Axis::new(range, 4, (HEIGHT - BOTTOM, TOP)),
+                None => {
+                    let range = widened(y_range);
+                    Axis::new(rounded_out(range, nice_step(range, 4)), 5, (HEIGHT - BOTTOM, TOP))
+                }
+            };
+            axes(&mut svg, chart, &x, &y);
+            lines(&mut svg, &series, SMOOTHING * (x_range.1 - from), (&x.scale, &y.scale));
         }
         _ => push(
             &mut svg,
@@ -62,32 +69,38 @@ pub(super) fn render(chart: &Chart, color: &dyn Fn(&str) -> usize) -> String {
     svg
 }
 
-fn axes(svg: &mut String, chart: &Chart, x: ((f64, f64), &Scale), y: ((f64, f64), &Scale)) {
+/// One side of the chart.
+struct Axis {
+    scale: Scale,
+    ticks: Vec<(f64, String)>,
+}
+
+impl Axis {
+    /// `range` over `pixels`, with about `count` steps between ticks.
+    fn new(range: (f64, f64), count: usize, pixels: (f64, f64)) -> Self {
+        let range = widened(range);
+        let (step, scale) = (nice_step(range, count), Scale::new(range, pixels));
+        let place = |tick: f64| (scale.position(tick), tick_text(tick, step));
+        Self { scale, ticks: ticks(range, step).into_iter().map(place).collect() }
+    }
+}
+
+fn axes(svg: &mut String, chart: &Chart, x: &Axis, y: &Axis) {
     let (end, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
-    let step = |ticks: &[f64]| if let [first, second, ..] = ticks { second - first } else { 0.0 };
-    let y_ticks = ticks(y.0, 4);
-    for &tick in &y_ticks {
-        let at = y.1.position(tick);
-        let text = tick_text(tick, step(&y_ticks));
+    for (at, text) in &y.ticks {
         push(svg, format_args!(r#"<path class="grid" d="M{LEFT} {at:.1}H{end}"/>"#));
-        push(svg, format_args!(r#"<text class="ytick" x="{}" y="{:.1}">{text}</text>"#, LEFT - 7.0, at + 3.5));
+        push(svg, format_args!(r#"<text class="ytick" x="{}" y="{:.1}">{text}</text>"#, LEFT - 6.0, at + 3.5));
     }
     push(svg, format_args!(r#"<path class="axis" d="M{LEFT} {bottom}H{end}"/>"#));
-    let x_ticks = ticks(x.0, 5);
-    for &tick in &x_ticks {
-        let at = x.1.position(tick);
-        let text = tick_text(tick, step(&x_ticks));
+    for (at, text) in &x.ticks {
         push(svg, format_args!(r#"<path class="axis" d="M{at:.1} {bottom}v4"/>"#));
         push(svg, format_args!(r#"<text class="xtick" x="{at:.1}" y="{}">{text}</text>"#, bottom + 16.0));
     }
-    let middle = (LEFT + end) / 2.0;
-    push(
-        svg,
-        format_args!(r#"<text class="xtick" x="{middle}" y="{}">{}</text>"#, HEIGHT - 4.0, escape(&chart.x_label)),
-    );
+    let (middle, label) = ((LEFT + end) / 2.0, escape(&chart.x_label));
+    push(svg, format_args!(r#"<text class="xtick" x="{middle}" y="{}">{label}</text>"#, HEIGHT - 4.0));
 }
 
-fn lines(svg: &mut String, series: &[(usize, Series)], x_width: f64, (x_scale, y_scale): (&Scale, &Scale)) {
+fn lines(svg: &mut String, series: &[(usize, Series)], deviation: f64, (x_scale, y_scale): (&Scale, &Scale)) {
     let path = |points: &[(f64, f64)]| {
         let place = |(x, y): &(f64, f64)| format!("{:.1} {:.1}", x_scale.position(*x), y_scale.position(*y));
         points.iter().map(place).collect::<Vec<_>>().join("L")
@@ -102,7 +115,7 @@ fn lines(svg: &mut String, series: &[(usize, Series)], x_width: f64, (x_scale, y
     }
     let mut ends = Vec::new();
     for (color, series) in series {
-        let smooth = smoothed(&series.points, SMOOTHING * x_width);
+        let smooth = smoothed(&series.points, deviation);
         let Some(&(x, y)) = smooth.last() else { continue };
         let name = escape(&series.name);
         let line = path(&smooth);
@@ -167,7 +180,7 @@ mod tests {
         let flat: Vec<_> = (0..500).map(|step| (step as f64, 0.7)).collect();
         assert!(smoothed(&flat, 10.0).iter().all(|point| (point.1 - 0.7).abs() < 1e-12));
         let noisy: Vec<_> = (0..500).map(|step| (step as f64, (step % 2) as f64)).collect();
-        assert!(smoothed(&noisy, 10.0)[20..140].iter().all(|point| (point.1 - 0.5).abs() < 0.01));
+        assert!(smoothed(&noisy, 10.0)[20..100].iter().all(|point| (point.1 - 0.5).abs() < 0.01));
         assert!(smoothed(&[], 1.0).is_empty() && smoothed(&[(1.0, 2.0)], 0.0) == [(1.0, 2.0)]);
     }
 

@@ -166,6 +166,7 @@ fn curves(page: &mut String, group: &CurveGroup, colors: &Colors) {
             names.push(&series.name);
         }
     }
+    names.sort_by_key(|name| colors.rank(name));
     page.push_str("<div class=\"legend\">");
     for name in names {
         push(page, format_args!("<span><i class=\"swatch c{}\"></i>{}</span>", colors.number(name), escape(name)));
@@ -209,7 +210,12 @@ impl Colors {
 
     /// Class `c{number}` of the style sheet; gray for a model that is not trained here.
     fn number(&self, name: &str) -> usize {
-        self.0.iter().position(|known| known == name).map_or(PALETTE, |position| position % PALETTE)
+        self.rank(name).map_or(PALETTE, |rank| rank % PALETTE)
+    }
+
+    /// Place among the arms, which is the order of a legend.
+    fn rank(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|known| known == name)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     Colors, Report,
     markup::{escape, push},
-    scale::{extent, nice_range, ticks},
+    scale::{extent, nice_step, rounded_out, tick_text, ticks, widened},
 };
 use crate::eval::{ArmResult, ArmRole, PairedComparison, p_value_text, percent, signed_points};
 
@@ -28,11 +28,12 @@ pub(super) fn render(report: &Report, colors: &Colors) -> String {
 fn accuracies(out: &mut String, arms: &[ArmResult], colors: &Colors) {
     let ends = arms.iter().flat_map(|arm| <[f64; 2]>::from(arm.accuracy.interval()));
     // In percent, so that ticks are round percentages.
-    let (low, high) = extent(ends.map(|end| 100.0 * end)).unwrap_or((0.0, 100.0));
-    let (low, high) = nice_range((low, high), 6);
+    let ends = widened(extent(ends.map(|end| 100.0 * end)).unwrap_or((0.0, 100.0)));
+    let step = nice_step(ends, 6);
+    let (low, high) = rounded_out(ends, step);
     let range = (low.max(0.0), high.min(100.0));
     let place = |percent: f64| 100.0 * (percent - range.0) / (range.1 - range.0);
-    let ticks = ticks(range, 6);
+    let ticks = ticks(range, step);
     let grid: String =
         ticks.iter().map(|&tick| format!(r#"<i class="tick" style="left:{:.2}%"></i>"#, place(tick))).collect();
     out.push_str(
@@ -66,8 +67,10 @@ fn accuracies(out: &mut String, arms: &[ArmResult], colors: &Colors) {
         }
         out.push_str("</div></td></tr>\n");
     }
-    let labels: String =
-        ticks.iter().map(|&tick| format!(r#"<span style="left:{:.2}%">{tick:.0}%</span>"#, place(tick))).collect();
+    let labels: String = ticks
+        .iter()
+        .map(|&tick| format!(r#"<span style="left:{:.2}%">{}%</span>"#, place(tick), tick_text(tick, step)))
+        .collect();
     push(
         out,
         format_args!(

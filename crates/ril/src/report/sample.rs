@@ -17,7 +17,7 @@ fn noise(seed: u64) -> f64 {
 fn series(arm: usize, (from, to): (f64, f64), half_life: f64, spread: f64) -> Series {
     let value = |step: u64| {
         let share = 1.0 - 0.5_f64.powf(step as f64 / half_life);
-        let wobble = spread * (noise(step * 31 + arm as u64 * 7919) + noise(step / 7 + arm as u64 * 104_729));
+        let wobble = spread * (1.6 * noise(step * 31 + arm as u64 * 7919) + noise(step / 9 + arm as u64 * 104_729));
         (step as f64, (from + (to - from) * share + wobble).max(0.0))
     };
     Series { name: ARMS[arm].to_string(), points: (1..=600).map(value).collect() }

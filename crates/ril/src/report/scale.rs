@@ -39,26 +39,22 @@ pub(super) fn widened((low, high): (f64, f64)) -> (f64, f64) {
     (low - margin, high + margin)
 }
 
-/// The step of 1, 2 or 5 times a power of ten that gives about `count` ticks.
-fn nice_step((low, high): (f64, f64), count: usize) -> f64 {
+/// The step of 1, 2, 2.5 or 5 times a power of ten that cuts `range` (not empty) into at most about `count` parts.
+pub(super) fn nice_step((low, high): (f64, f64), count: usize) -> f64 {
     let raw = (high - low) / count.max(1) as f64;
     let power = 10.0_f64.powf(raw.log10().floor());
-    let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= raw * 0.999).unwrap_or(10.0);
+    let factor = [1.0, 2.0, 2.5, 5.0].into_iter().find(|factor| factor * power >= raw * 0.999).unwrap_or(10.0);
     factor * power
 }
 
-/// `range` moved outwards to round values, about `count` ticks wide.
-pub(super) fn nice_range(range: (f64, f64), count: usize) -> (f64, f64) {
-    let range = widened(range);
-    let step = nice_step(range, count);
-    ((range.0 / step + 1e-9).floor() * step, (range.1 / step - 1e-9).ceil() * step)
+/// `range` moved outwards to multiples of `step`.
+pub(super) fn rounded_out((low, high): (f64, f64), step: f64) -> (f64, f64) {
+    ((low / step + 1e-9).floor() * step, (high / step - 1e-9).ceil() * step)
 }
 
-/// Round values inside `range`.
-pub(super) fn ticks(range: (f64, f64), count: usize) -> Vec<f64> {
-    let step = nice_step(range, count);
-    let first = (range.0 / step - 1e-9).ceil() as i64;
-    let last = (range.1 / step + 1e-9).floor() as i64;
+/// Multiples of `step` inside `range`.
+pub(super) fn ticks((low, high): (f64, f64), step: f64) -> Vec<f64> {
+    let (first, last) = ((low / step - 1e-9).ceil() as i64, (high / step + 1e-9).floor() as i64);
     (first..=last).map(|index| index as f64 * step).collect()
 }
 
@@ -70,7 +66,11 @@ pub(super) fn tick_text(value: f64, step: f64) -> String {
     if step > 0.0 && step < 1e-3 && value != 0.0 {
         return format!("{value:.0e}");
     }
-    let decimals = if step > 0.0 { (-step.log10().floor()).clamp(0.0, 6.0) as usize } else { 2 };
+    let is_exact = |decimals: &i32| {
+        let scaled = step * 10.0_f64.powi(*decimals);
+        (scaled - scaled.round()).abs() < 1e-6 * scaled.max(1.0)
+    };
+    let decimals = (0..6).find(is_exact).unwrap_or(6) as usize;
     // No "-0".
     format!("{:.decimals$}", if value.abs() < step * 1e-6 { 0.0 } else { value })
 }
@@ -99,18 +99,21 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_inside() {
-        assert_eq!(ticks((0.0, 1000.0), 5), [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0]);
-        let texts: Vec<_> = ticks((0.13, 0.42), 4).iter().map(|&tick| tick_text(tick, 0.1)).collect();
+        let step = nice_step((0.0, 1000.0), 5);
+        assert_eq!(ticks((0.0, 1000.0), step), [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0]);
+        let texts: Vec<_> = ticks((0.13, 0.42), 0.1).iter().map(|&tick| tick_text(tick, 0.1)).collect();
         assert_eq!(texts, ["0.2", "0.3", "0.4"]);
-        assert_eq!(nice_range((0.13, 0.42), 4), (0.1, 0.5));
-        assert_eq!(nice_range((0.0, 1.0), 4), (0.0, 1.0));
+        assert_eq!(rounded_out((0.13, 0.42), 0.1), (0.1, 0.5));
+        assert_eq!((nice_step((0.0, 1.0), 4), rounded_out((0.0, 1.0), 0.25)), (0.25, (0.0, 1.0)));
     }
 
     #[test]
     fn constant_values_still_make_an_axis() {
         for value in [0.0, 0.5, -3.0] {
-            let (low, high) = nice_range((value, value), 4);
-            assert!(low < value && value < high && ticks((low, high), 4).len() >= 2, "{low} {high}");
+            let range = widened((value, value));
+            let step = nice_step(range, 4);
+            let (low, high) = rounded_out(range, step);
+            assert!(low < value && value < high && ticks((low, high), step).len() >= 3, "{low} {high}");
         }
     }
 
@@ -120,6 +123,7 @@ mod tests {
         assert_eq!(tick_text(12_500.0, 2_500.0), "12.5k");
         assert_eq!(tick_text(-1e-12, 0.2), "0.0");
         assert_eq!(tick_text(0.0004, 0.0002), "4e-4");
+        assert_eq!([tick_text(0.25, 0.25), tick_text(0.5, 0.25), tick_text(0.3, 0.1)], ["0.25", "0.50", "0.3"]);
         assert_eq!([0.0, 0.04567, 0.6789, 96.44, 213.7].map(value_text), ["0", "0.0457", "0.679", "96.4", "214"]);
     }
 

@@ -1,0 +1,162 @@
+//! What a run starts from: a student, questions, teachers. Two sources: the digits in this repository, or the user's.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use ril::data::read_questions;
+use ril::models::generate::SamplingParams;
+use ril::models::{ChatModel, Qwen2_5Vl};
+use ril::monitor::Monitor;
+use ril::run::RunFolder;
+use ril::{CachedResponse, LocalRollout, Question, RilError, Rollout, SftExample, TeacherCache};
+
+use crate::args::Settings;
+use crate::data::{Mix, Split, generate};
+use crate::models::{STUDENT, fresh, questions};
+use crate::task::SftMixture;
+use crate::vocabulary::Vocabulary;
+
+/// Sampled answers of each toy teacher to each training question; a step uses four.
+const TEACHER_SAMPLES: usize = 4;
+/// Pictures that the student is fine-tuned on.
+const SFT_EXAMPLES: usize = 6000;
+
+/// A teacher by name; the toys are at hand, a user's teacher is only its cached texts.
+pub struct Teacher {
+    pub name: String,
+    pub model: Option<Qwen2_5Vl>,
+}
+
+/// Everything before the first step.
+pub struct World {
+    /// Before SFT, on an autodiff device.
+    pub student: Qwen2_5Vl,
+    pub sft: Vec<SftExample>,
+    pub train: Vec<Question>,
+    pub held_out: Vec<Question>,
+    pub teachers: Vec<Teacher>,
+}
+
+/// Folder of a toy teacher in the repository.
+pub fn teacher_folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/ril_qwen/assets").join(name)
+}
+
+impl World {
+    /// Reads or makes everything; the same settings give the same world.
+    pub fn new(settings: &Settings, device: &Device) -> Result<Self, RilError> {
+        match (&settings.model, &settings.data) {
+            (Some(model), Some(data)) => Self::of_user(settings, model, data, device),
+            _ => Self::of_digits(settings, device),
+        }
+    }
+
+    fn of_digits(settings: &Settings, device: &Device) -> Result<Self, RilError> {
+        let student = fresh(STUDENT, &Vocabulary::new(), settings.seed, &device.clone().autodiff())?;
+        let view = student.valid();
+        let mix = Mix::default();
+        let examples = generate(Split::Train, SFT_EXAMPLES, settings.seed, &mix);
+        let answers = SftMixture::default().answers(&examples, settings.seed);
+        let sft = questions(&view, &examples, "sft")?;
+        let sft = sft.into_iter().zip(&answers).map(|(question, answer)| {
+            Ok(SftExample { prompt: question.prompt, completion: view.encode_response(answer)? })
+        });
+        let sft = sft.collect::<Result<_, RilError>>()?;
+        let count = settings.steps() * settings.questions_per_step();
+        let train = questions(&view, &generate(Split::Train, count, !settings.seed, &mix), "train")?;
+        // The held-out questions are the same for every seed, so that runs can be compared.
+        let split = if settings.validation { Split::Validation } else { Split::Test };
+        let held_out = generate(split, settings.held_out().unwrap_or_default(), 0, &mix);
+        let held_out = questions(&view, &held_out, "held-out")?;
+        let teacher = |name: &str| {
+            let model = Qwen2_5Vl::from_folder(&teacher_folder(name), device)?;
+            Ok(Teacher { name: name.to_string(), model: Some(model) })
+        };
+        let teachers = ["teacher_a", "teacher_b"].into_iter().map(teacher).collect::<Result<_, RilError>>()?;
+        Ok(Self { student, sft, train, held_out, teachers })
+    }
+
+    fn of_user(settings: &Settings, model: &Path, data: &Path, device: &Device) -> Result<Self, RilError> {
+        let student = Qwen2_5Vl::from_folder(model, &device.clone().autodiff())?;
+        let mut train = read_questions(data, &student)?;
+        let wanted = settings.held_out().unwrap_or(train.len() / 5);
+        if wanted == 0 || wanted >= train.len() {
+            let message = format!("held-out questions: expected 1 to {}, got {wanted}", train.len() - 1);
+            return Err(RilError::Config(message));
+        }
+        let held_out = train.split_off(train.len() - wanted);
+        let cache = teacher_cache_of_user(settings)?;
+        let teachers = cache.teachers().iter().map(|name| Teacher { name: name.clone(), model: None }).collect();
+        let sft = train.iter().enumerate().map(|(i, question)| {
+            let response = cache.responses(question, 1, i, &student)?.remove(0);
+            Ok(SftExample { prompt: question.prompt.clone(), completion: response.token_ids })
+        });
+        let sft = if settings.sft_steps() > 0 { sft.collect::<Result<_, RilError>>()? } else { Vec::new() };
+        Ok(Self { student, sft, train, held_out, teachers })
+    }
+
+    /// Teacher answers to the training questions: the user's file, or sampled from the toys once a run and kept.
+    pub fn teacher_cache(
+        &self,
+        settings: &Settings,
+        run: &RunFolder,
+        monitor: &mut Monitor,
+    ) -> Result<TeacherCache, RilError> {
+        if settings.teacher_responses.is_some() {
+            return teacher_cache_of_user(settings);
+        }
+        let file = run.file("teacher_responses.jsonl");
+        if !file.exists() {
+            let mut cache = TeacherCache::default();
+            for teacher in &self.teachers {
+                self.sample_teacher(teacher, settings, &mut cache, monitor)?;
+            }
+            cache.write(&file)?;
+        }
+        TeacherCache::read(&file)
+    }
+
+    fn sample_teacher(
+        &self,
+        teacher: &Teacher,
+        settings: &Settings,
+        cache: &mut TeacherCache,
+        monitor: &mut Monitor,
+    ) -> Result<(), RilError> {
+        let Some(model) = &teacher.model else { return Ok(()) };
+        let params = SamplingParams {
+            num_samples: TEACHER_SAMPLES,
+            max_new_tokens: settings.max_new_tokens(),
+            top_p: 0.95,
+            seed: settings.seed,
+            ..SamplingParams::default()
+        };
+        monitor.start_evaluation(&format!("answers of {}", teacher.name), self.train.len());
+        let mut rollout = LocalRollout::student(model.clone());
+        for (i, chunk) in self.train.chunks(64).enumerate() {
+            let params = SamplingParams { seed: params.seed ^ (i as u64) << 32, ..params.clone() };
+            for (question, responses) in chunk.iter().zip(rollout.sample(chunk, &params)?) {
+                for response in responses {
+                    cache.insert(CachedResponse {
+                        question: question.id.clone(),
+                        teacher: teacher.name.clone(),
+                        response: response.text,
+                    });
+                }
+            }
+            monitor.step(i * 64 + chunk.len(), &[]);
+        }
+        monitor.finish();
+        Ok(())
+    }
+}
+
+fn teacher_cache_of_user(settings: &Settings) -> Result<TeacherCache, RilError> {
+    let path = settings.teacher_responses.clone().unwrap_or_default();
+    let cache = TeacherCache::read(&path)?;
+    if cache.teachers().is_empty() {
+        return Err(RilError::EmptyDataset { path });
+    }
+    Ok(cache)
+}
