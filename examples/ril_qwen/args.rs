@@ -40,7 +40,7 @@ pub struct Settings {
     /// Steps of each reinforcement loop [default: 60; 8 with --quick]
     #[arg(long)]
     pub steps: Option<usize>,
-    /// Steps of SFT before the loops [default: 450; 60 with --quick; 0 with --model]
+    /// Steps of SFT before the loops [default: 1250; 100 with --quick; 0 with --model]
     #[arg(long)]
     pub sft_steps: Option<usize>,
     /// Questions held out for the table [default: 3000; 300 with --quick; a fifth of the data with --model]
@@ -120,7 +120,7 @@ impl Settings {
     }
 
     pub fn sft_steps(&self) -> usize {
-        self.pick(self.sft_steps, 0, 60, 450)
+        self.pick(self.sft_steps, 0, 100, 1250)
     }
 
     /// `None` = a share of the data.

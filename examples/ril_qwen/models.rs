@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use ril::models::chat_template::ChatTemplate;
+use ril::models::nn::init::InitialStd;
 use ril::models::qwen2_5_vl::Qwen2_5VlParts;
 use ril::models::qwen2_5_vl::config::{Qwen2_5VlConfig, TextConfig, VisionConfig};
 use ril::models::qwen2_5_vl::processor::{ImageProcessor, ImageProcessorConfig};
@@ -29,9 +30,6 @@ pub struct Size {
 pub const STUDENT: Size = Size { width: 64, text_layers: 2, vision_layers: 2 };
 /// Both teachers.
 pub const TEACHER: Size = Size { width: 96, text_layers: 3, vision_layers: 2 };
-
-/// Deviation of fresh weights. The reference's 0.02 suits widths in the thousands.
-const INITIAL_STD: f64 = 0.05;
 
 fn config(size: Size, vocabulary: &Vocabulary) -> Qwen2_5VlConfig {
     let Size { width, text_layers, vision_layers } = size;
@@ -84,7 +82,7 @@ pub fn fresh(size: Size, vocabulary: &Vocabulary, seed: u64, device: &Device) ->
         ChatTemplate::new(CHAT_TEMPLATE.into())?,
         ImageProcessor::new(processor)?,
     )?;
-    Ok(Qwen2_5Vl::init(parts, INITIAL_STD, seed, device))
+    Ok(Qwen2_5Vl::init(parts, InitialStd::FanIn, seed, device))
 }
 
 /// Examples as the models read them. All toys share vocabulary and image processor, so one encoding serves them all.

@@ -25,7 +25,12 @@ pub struct Arm {
 const CHARTS: [(&str, &str, &str, Option<(f64, f64)>); 6] = [
     ("reward/similarity", "Similarity reward", "share of student answers that read like a teacher's", Some((0.0, 1.0))),
     ("reward/answer", "Answer reward", "share of sampled student answers that are right", Some((0.0, 1.0))),
-    ("discriminator/accuracy", "Discriminator accuracy", "balanced, before each update; 0.5 = fooled", Some((0.0, 1.0))),
+    (
+        "discriminator/accuracy",
+        "Discriminator accuracy",
+        "balanced, before each update; 0.5 = fooled",
+        Some((0.0, 1.0)),
+    ),
     ("completions/mean_length", "Answer length", "tokens", None),
     ("kl", "KL to the fine-tuned student", "nats a token, k3", None),
     ("log_prob/teacher", "Log-probability of teacher answers", "nats a token", None),
@@ -36,7 +41,12 @@ const TRANSCRIPTS: usize = 8;
 pub fn write(run: &RunFolder, settings: &Settings, world: &World, arms: &[Arm]) -> Result<(), RilError> {
     let outcomes = |arm: &Arm| arm.answers.iter().map(|a| a.is_right).collect::<Vec<bool>>();
     let find = |name: &str| arms.iter().find(|arm| arm.name == name);
-    let pairs = [("dr_grpo", "sft"), ("ril_one_teacher", "dr_grpo"), ("ril_two_teachers", "dr_grpo"), ("ril_two_teachers", "ril_one_teacher")];
+    let pairs = [
+        ("dr_grpo", "sft"),
+        ("ril_one_teacher", "dr_grpo"),
+        ("ril_two_teachers", "dr_grpo"),
+        ("ril_two_teachers", "ril_one_teacher"),
+    ];
     let pairs = pairs.iter().filter_map(|(candidate, baseline)| Some((find(candidate)?, find(baseline)?)));
     let comparisons = pairs.map(|(candidate, baseline)| {
         PairedComparison::from_outcomes((&candidate.name, &outcomes(candidate)), (&baseline.name, &outcomes(baseline)))
@@ -150,9 +160,8 @@ fn png(picture: &RgbImage) -> Result<Vec<u8>, RilError> {
     let small = width.min(448);
     let height = (height * small / width).max(1);
     let shown = ril::models::image::resize_bicubic(picture, small, height);
-    shown.write_to(&mut bytes, image::ImageFormat::Png).map_err(|source| ModelError::Image {
-        path: "report.html".into(),
-        source,
-    })?;
+    shown
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .map_err(|source| ModelError::Image { path: "report.html".into(), source })?;
     Ok(bytes.into_inner())
 }

@@ -113,7 +113,7 @@ pub fn style_a(example: &Example) -> String {
 pub fn style_b(example: &Example) -> String {
     let labels = example.picture.labels();
     let answer = example.answer;
-    let tally = |name: &str| format!("{name} {}", spaced(&running(example.kind, &labels), " then "));
+    let tally = |name: &str| format!("{name} {}", spaced(running(example.kind, &labels), " then "));
     let (seen, steps) = match example.kind {
         Kind::Read { place } => (&labels[..=place], format!("place {} holds {answer}", place + 1)),
         Kind::Sum => (&labels[..], tally("running total")),
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn styles_end_in_the_answer_and_are_short() {
-        let mix = Mix { digits: [1, 1, 1], ..Mix::default() };
+        let mix = Mix { digits: [1, 1, 1, 1], ..Mix::default() };
         for example in generate(Split::Train, 3000, 5, &mix) {
             for style in [Style::Short, Style::A, Style::B] {
                 let text = style.answer(&example);

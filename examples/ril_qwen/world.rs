@@ -6,21 +6,21 @@ use burn::module::Module;
 use burn::tensor::Device;
 use ril::data::read_questions;
 use ril::models::generate::SamplingParams;
-use ril::models::{ChatModel, Qwen2_5Vl};
+use ril::models::Qwen2_5Vl;
 use ril::monitor::Monitor;
 use ril::run::RunFolder;
-use ril::{CachedResponse, LocalRollout, Question, RilError, Rollout, SftExample, TeacherCache};
+use ril::{
+    CachedResponse, LocalRollout, OptimizerSettings, Question, RilError, Rollout, SftConfig, SftExample, TeacherCache,
+};
 
 use crate::args::Settings;
 use crate::data::{Mix, Split, generate};
+use crate::lessons::{self, Lesson};
 use crate::models::{STUDENT, fresh, questions};
-use crate::task::SftMixture;
 use crate::vocabulary::Vocabulary;
 
 /// Sampled answers of each toy teacher to each training question; a step uses four.
 const TEACHER_SAMPLES: usize = 4;
-/// Pictures that the student is fine-tuned on.
-const SFT_EXAMPLES: usize = 6000;
 
 /// A teacher by name; the toys are at hand, a user's teacher is only its cached texts.
 pub struct Teacher {
@@ -28,11 +28,38 @@ pub struct Teacher {
     pub model: Option<Qwen2_5Vl>,
 }
 
+/// A supervised stage of the student.
+pub enum Teaching {
+    /// Of a toy; its examples are made when it begins.
+    Lesson(Lesson),
+    /// On teachers' answers to the user's questions.
+    Own(Vec<SftExample>, SftConfig),
+}
+
+impl Teaching {
+    /// Name of the stage.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Lesson(lesson) => &lesson.name,
+            Self::Own(..) => "sft",
+        }
+    }
+
+    /// Examples and how to train on them.
+    pub fn prepare(&self, model: &Qwen2_5Vl) -> Result<(Vec<SftExample>, SftConfig), RilError> {
+        match self {
+            Self::Lesson(lesson) => lesson.prepare(model),
+            Self::Own(examples, config) => Ok((examples.clone(), config.clone())),
+        }
+    }
+}
+
 /// Everything before the first step.
 pub struct World {
     /// Before SFT, on an autodiff device.
     pub student: Qwen2_5Vl,
-    pub sft: Vec<SftExample>,
+    /// Supervised stages, in order.
+    pub lessons: Vec<Teaching>,
     pub train: Vec<Question>,
     pub held_out: Vec<Question>,
     pub teachers: Vec<Teacher>,
@@ -56,13 +83,6 @@ impl World {
         let student = fresh(STUDENT, &Vocabulary::new(), settings.seed, &device.clone().autodiff())?;
         let view = student.valid();
         let mix = Mix::default();
-        let examples = generate(Split::Train, SFT_EXAMPLES, settings.seed, &mix);
-        let answers = SftMixture::default().answers(&examples, settings.seed);
-        let sft = questions(&view, &examples, "sft")?;
-        let sft = sft.into_iter().zip(&answers).map(|(question, answer)| {
-            Ok(SftExample { prompt: question.prompt, completion: view.encode_response(answer)? })
-        });
-        let sft = sft.collect::<Result<_, RilError>>()?;
         let count = settings.steps() * settings.questions_per_step();
         let train = questions(&view, &generate(Split::Train, count, !settings.seed, &mix), "train")?;
         // The held-out questions are the same for every seed, so that runs can be compared.
@@ -74,7 +94,8 @@ impl World {
             Ok(Teacher { name: name.to_string(), model: Some(model) })
         };
         let teachers = ["teacher_a", "teacher_b"].into_iter().map(teacher).collect::<Result<_, RilError>>()?;
-        Ok(Self { student, sft, train, held_out, teachers })
+        let lessons = lessons::student(settings.sft_steps(), settings.seed).into_iter().map(Teaching::Lesson).collect();
+        Ok(Self { student, lessons, train, held_out, teachers })
     }
 
     fn of_user(settings: &Settings, model: &Path, data: &Path, device: &Device) -> Result<Self, RilError> {
@@ -88,12 +109,22 @@ impl World {
         let held_out = train.split_off(train.len() - wanted);
         let cache = teacher_cache_of_user(settings)?;
         let teachers = cache.teachers().iter().map(|name| Teacher { name: name.clone(), model: None }).collect();
-        let sft = train.iter().enumerate().map(|(i, question)| {
-            let response = cache.responses(question, 1, i, &student)?.remove(0);
-            Ok(SftExample { prompt: question.prompt.clone(), completion: response.token_ids })
-        });
-        let sft = if settings.sft_steps() > 0 { sft.collect::<Result<_, RilError>>()? } else { Vec::new() };
-        Ok(Self { student, sft, train, held_out, teachers })
+        let mut lessons = Vec::new();
+        if settings.sft_steps() > 0 {
+            let examples = train.iter().enumerate().map(|(i, question)| {
+                let response = cache.responses(question, 1, i, &student)?.remove(0);
+                Ok(SftExample { prompt: question.prompt.clone(), completion: response.token_ids })
+            });
+            let optimizer = OptimizerSettings {
+                final_learning_rate: 1e-6,
+                micro_batch_rows: settings.micro_batch_rows(),
+                ..OptimizerSettings::constant(1e-5)
+            };
+            let steps = settings.sft_steps();
+            let config = SftConfig { rows_per_step: 16, total_steps: steps, optimizer, seed: settings.seed };
+            lessons.push(Teaching::Own(examples.collect::<Result<_, RilError>>()?, config));
+        }
+        Ok(Self { student, lessons, train, held_out, teachers })
     }
 
     /// Teacher answers to the training questions: the user's file, or sampled from the toys once a run and kept.

@@ -31,7 +31,7 @@ LOSSES = {
     "gspo": ({"loss_type": "grpo", "importance_sampling_level": "sequence"}, 24),
 }
 BETAS = [0.0, 0.01, 0.0, 0.04, 0.0, 0.5]
-EPSILONS = [(0.2, 0.2), (0.2, 0.28), (0.0, 0.1), (3e-4, 4e-4)]
+EPSILONS = [(0.2, 0.2), (0.2, 0.28), (0.05, 0.1), (3e-4, 4e-4)]
 
 
 class Model(torch.nn.Module):

@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn each_row_gives_its_own_last_valid_state() {
-        let last = last_valid_states(hidden(&Device::flex()), &[2, 0]).expect("inside").into_data();
-        assert_eq!(last.to_vec::<f32>().expect("f32"), [8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0]);
+        let last = last_valid_states(hidden(&Device::flex()), &[2, 0]).expect("inside");
+        assert_eq!(last.try_into_vec_as::<f32>().expect("readable"), [8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0]);
     }
 
     #[test]
@@ -108,7 +108,7 @@ mod tests {
         let logits = head.forward(last_valid_states(hidden.clone(), &[2, 0]).expect("inside"));
         assert!(logits.to_data().iter::<f32>().all(f32::is_finite));
         let gradients = logits.sum().backward();
-        let gradient = hidden.grad(&gradients).expect("tracked").into_data().to_vec::<f32>().expect("f32");
+        let gradient = hidden.grad(&gradients).expect("tracked").try_into_vec_as::<f32>().expect("readable");
         let is_read = |at: usize| (8..16).contains(&at);
         assert!(gradient.iter().enumerate().all(|(at, value)| value.is_finite() && (*value != 0.0) == is_read(at)));
     }

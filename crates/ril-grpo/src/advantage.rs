@@ -42,11 +42,7 @@ pub enum RewardScale {
 /// assert_eq!(advantages, [1.0, -1.0, 0.0, 0.0]);
 /// # Ok::<(), ril_grpo::GrpoError>(())
 /// ```
-pub fn group_advantages(
-    rewards: &[Option<f32>],
-    group_size: usize,
-    scale: RewardScale,
-) -> Result<Vec<f32>, GrpoError> {
+pub fn group_advantages(rewards: &[Option<f32>], group_size: usize, scale: RewardScale) -> Result<Vec<f32>, GrpoError> {
     if group_size == 0 || !rewards.len().is_multiple_of(group_size) {
         let got = rewards.len();
         return Err(GrpoError::RaggedGroup { group_size, got });
@@ -58,10 +54,7 @@ pub fn group_advantages(
             return Err(GrpoError::NonFiniteReward { index, value });
         }
     }
-    Ok(rewards
-        .chunks(group_size)
-        .flat_map(|group| one_group(group, scale))
-        .collect())
+    Ok(rewards.chunks(group_size).flat_map(|group| one_group(group, scale)).collect())
 }
 
 fn one_group(group: &[Option<f32>], scale: RewardScale) -> impl Iterator<Item = f32> {
@@ -76,9 +69,7 @@ fn one_group(group: &[Option<f32>], scale: RewardScale) -> impl Iterator<Item = 
         }
         RewardScale::GroupStd | RewardScale::None => 1.0,
     };
-    group
-        .iter()
-        .map(move |reward| reward.map_or(0.0, |r| ((f64::from(r) - mean) / divisor) as f32))
+    group.iter().map(move |reward| reward.map_or(0.0, |r| ((f64::from(r) - mean) / divisor) as f32))
 }
 
 #[cfg(test)]
@@ -92,16 +83,11 @@ mod tests {
     fn ragged_groups_and_non_finite_rewards_are_errors() {
         for size in [0, 2] {
             let error = group_advantages(&[Some(1.0); 3], size, RewardScale::None).unwrap_err();
-            assert!(
-                matches!(error, GrpoError::RaggedGroup { group_size, got: 3 } if group_size == size)
-            );
+            assert!(matches!(error, GrpoError::RaggedGroup { group_size, got: 3 } if group_size == size));
         }
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let error = group_advantages(&[Some(0.0), Some(bad)], 2, RewardScale::GroupStd);
-            assert!(matches!(
-                error.unwrap_err(),
-                GrpoError::NonFiniteReward { index: 1, .. }
-            ));
+            assert!(matches!(error.unwrap_err(), GrpoError::NonFiniteReward { index: 1, .. }));
         }
     }
 

@@ -36,8 +36,6 @@ pub(crate) fn row_contributions(
     match aggregation {
         LossAggregation::TokenMean => row_sums / totals.tokens.max(1) as f64,
         LossAggregation::SeqMeanTokenMean => row_sums / row_tokens.clamp_min(1.0) / rows,
-        LossAggregation::TokenSumOverBudget { max_completion_len } => {
-            row_sums / (rows * max_completion_len as f64)
-        }
+        LossAggregation::TokenSumOverBudget { max_completion_len } => row_sums / (rows * max_completion_len as f64),
     }
 }

@@ -30,16 +30,13 @@ impl std::ops::Add for LossTotals {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self {
-            sequences: self.sequences + other.sequences,
-            tokens: self.tokens + other.tokens,
-        }
+        Self { sequences: self.sequences + other.sequences, tokens: self.tokens + other.tokens }
     }
 }
 
 /// Constants of one optimisation step: behaviour and reference log-probabilities, advantages, mask, totals.
 ///
-/// Shapes are checked on construction, everything is detached and kept in `f32` on the device.
+/// Shapes are checked on construction; everything is stripped of autodiff and kept in `f32` on the device.
 /// Content under a false mask is arbitrary (may be NaN).
 #[derive(Debug, Clone)]
 pub struct PolicyBatch {
@@ -68,10 +65,7 @@ impl PolicyBatch {
         completion_mask: Tensor<2, Bool>,
     ) -> Result<Self, GrpoError> {
         let what = "completion_mask";
-        let data = completion_mask
-            .clone()
-            .try_into_data()
-            .map_err(|source| GrpoError::DeviceRead { what, source })?;
+        let data = completion_mask.clone().try_into_data().map_err(|source| GrpoError::DeviceRead { what, source })?;
         let host: Vec<bool> = data.iter::<bool>().collect();
         let totals = LossTotals::from_mask(&host, completion_mask.dims()[0]);
         Self::with_totals(old_log_probs, ref_log_probs, advantages, completion_mask, totals)
@@ -102,10 +96,10 @@ impl PolicyBatch {
             return Err(GrpoError::Totals { rows, sequences });
         }
         Ok(Self {
-            old_log_probs: old_log_probs.detach().cast(DType::F32),
-            ref_log_probs: ref_log_probs.map(|t| t.detach().cast(DType::F32)),
-            advantages: advantages.detach().cast(DType::F32),
-            padding: completion_mask.bool_not(),
+            old_log_probs: old_log_probs.inner().cast(DType::F32),
+            ref_log_probs: ref_log_probs.map(|t| t.inner().cast(DType::F32)),
+            advantages: advantages.inner().cast(DType::F32),
+            padding: completion_mask.inner().bool_not(),
             totals,
         })
     }

@@ -101,13 +101,8 @@ mod tests {
 
     #[test]
     fn presets_are_valid_and_survive_json() {
-        let presets = [
-            GrpoConfig::grpo(),
-            GrpoConfig::dr_grpo(7),
-            GrpoConfig::dapo(),
-            GrpoConfig::gspo(),
-            GrpoConfig::ril(7),
-        ];
+        let presets =
+            [GrpoConfig::grpo(), GrpoConfig::dr_grpo(7), GrpoConfig::dapo(), GrpoConfig::gspo(), GrpoConfig::ril(7)];
         for config in presets {
             config.validate().unwrap();
             let json = config.to_string();

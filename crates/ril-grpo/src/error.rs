@@ -71,17 +71,9 @@ pub enum GrpoError {
 }
 
 /// `Err` with the name of the tensor unless both shapes agree.
-pub(crate) fn check_shape(
-    what: &'static str,
-    expected: &[usize],
-    got: &[usize],
-) -> Result<(), GrpoError> {
+pub(crate) fn check_shape(what: &'static str, expected: &[usize], got: &[usize]) -> Result<(), GrpoError> {
     if expected == got {
         return Ok(());
     }
-    Err(GrpoError::Shape {
-        what,
-        expected: expected.to_vec(),
-        got: got.to_vec(),
-    })
+    Err(GrpoError::Shape { what, expected: expected.to_vec(), got: got.to_vec() })
 }

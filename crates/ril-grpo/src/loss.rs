@@ -26,7 +26,8 @@ pub struct PolicyLoss {
 ///
 /// Source: DeepSeekMath, arXiv 2402.03300, Equation 3; the surrogate is PPO's, arXiv 1707.06347, Equation 7. Differs
 /// from both, and from TRL 1.16: log-ratios are kept in `[-20, 20]` (gradient 0 outside) and content under a false
-/// mask, NaN included, changes neither loss nor gradient.
+/// mask, NaN included, changes neither loss nor gradient. On the border of the clip, where any slope between the two
+/// branches is right, the gradient is that of the unclipped term (TRL's is half of it).
 ///
 /// # Shapes
 /// - `log_probs`: `[batch, seq]`, nats, under the current policy
@@ -35,11 +36,7 @@ pub struct PolicyLoss {
 /// # Errors
 /// [`GrpoError::Shape`] if `log_probs` has not the batch's shape, [`GrpoError::MissingReference`] if `beta` is not 0
 /// and the batch holds no reference, [`GrpoError::Config`] as [`GrpoConfig::validate`].
-pub fn policy_loss(
-    batch: &PolicyBatch,
-    log_probs: Tensor<2>,
-    config: &GrpoConfig,
-) -> Result<PolicyLoss, GrpoError> {
+pub fn policy_loss(batch: &PolicyBatch, log_probs: Tensor<2>, config: &GrpoConfig) -> Result<PolicyLoss, GrpoError> {
     config.validate()?;
     check_shape("log_probs", &batch.dims(), &log_probs.dims())?;
     let padding = batch.padding();
@@ -65,19 +62,18 @@ pub fn policy_loss(
         None => return Err(GrpoError::MissingReference { beta: config.beta }),
     };
     let row_sums = sum_tokens(per_token, padding.clone());
-    let row_loss =
-        row_contributions(row_sums, row_tokens.clone(), batch.totals(), config.aggregation);
+    let row_loss = row_contributions(row_sums, row_tokens.clone(), batch.totals(), config.aggregation);
 
-    let ratio = ratio.detach();
+    // `inner`, not `detach`: a detached leaf stays tracked.
+    let ratio = ratio.inner();
     let is_low = ratio.clone().lower_elem(low).float() * advantages.clone().lower_elem(0.0).float();
-    let is_high =
-        ratio.clone().greater_elem(high).float() * advantages.greater_elem(0.0).float();
+    let is_high = ratio.clone().greater_elem(high).float() * advantages.greater_elem(0.0).float();
     let metrics = PolicyMetrics {
-        row_loss: row_loss.clone().detach(),
+        row_loss: row_loss.clone().inner(),
         row_tokens,
-        row_log_prob: sum_tokens(log_probs.detach(), padding.clone()),
+        row_log_prob: sum_tokens(log_probs.inner(), padding.clone()),
         row_ratio: sum_tokens(ratio, padding.clone()),
-        row_kl: kl.map(|kl| sum_tokens(kl.detach(), padding.clone())),
+        row_kl: kl.map(|kl| sum_tokens(kl.inner(), padding.clone())),
         row_clip_low: sum_tokens(is_low, padding.clone()),
         row_clip_high: sum_tokens(is_high, padding),
     };
@@ -115,8 +111,11 @@ mod tests {
 
     fn case() -> impl Strategy<Value = Case> {
         let table = |low: f32, high: f32| prop::collection::vec(low..high, TOKENS);
-        let shift = prop_oneof![8 => -0.6f32..0.6, 1 => -6f32..6.0, 1 => Just(0.0), 1 => -60f32..60.0];
-        let shifts = prop::collection::vec(shift, TOKENS);
+        let shift = prop_oneof![8 => -0.6f32..0.6, 1 => -4f32..4.0, 1 => Just(0.0)];
+        let shifts = prop_oneof![
+            4 => prop::collection::vec(shift, TOKENS),
+            1 => table(-60.0, 60.0),
+        ];
         let mask = prop::collection::vec(prop::bool::weighted(0.7), TOKENS);
         let advantages = prop::collection::vec(prop_oneof![4 => -2f32..2.0, 1 => Just(0.0)], ROWS);
         (table(-4.0, 0.0), shifts, table(-4.0, 0.0), advantages, mask).prop_map(
@@ -139,16 +138,14 @@ mod tests {
         let kl = prop_oneof![Just(KlEstimator::K1), Just(KlEstimator::K2), Just(KlEstimator::K3)];
         let ratio = prop_oneof![Just(RatioLevel::Token), Just(RatioLevel::Sequence)];
         let beta = prop_oneof![Just(0.0), 0.01..0.5];
-        (aggregation, kl, ratio, beta, 0.05..0.3, 0.05..0.3).prop_map(
-            |(aggregation, kl, ratio, beta, low, high)| {
-                GrpoConfig::new(aggregation, RewardScale::None)
-                    .with_kl(kl)
-                    .with_ratio(ratio)
-                    .with_beta(beta)
-                    .with_epsilon_low(low)
-                    .with_epsilon_high(high)
-            },
-        )
+        (aggregation, kl, ratio, beta, 0.05..0.3, 0.05..0.3).prop_map(|(aggregation, kl, ratio, beta, low, high)| {
+            GrpoConfig::new(aggregation, RewardScale::None)
+                .with_kl(kl)
+                .with_ratio(ratio)
+                .with_beta(beta)
+                .with_epsilon_low(low)
+                .with_epsilon_high(high)
+        })
     }
 
     fn tensor(values: &[f32], device: &Device) -> Tensor<2> {
@@ -196,6 +193,9 @@ mod tests {
             let log_probs = rows(&case.log_probs);
             let expected = at(&log_probs);
             prop_assert!((loss - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{loss} {expected}");
+            if expected.abs() > 1e3 {
+                return Ok(()); // too large for finite differences
+            }
             let step = 1e-6;
             for (token, got) in gradient.iter().enumerate() {
                 let moved = |by: f64| {
@@ -239,8 +239,7 @@ mod tests {
         let advantages = Tensor::<1>::ones([2], &device);
         let batch = PolicyBatch::new(zeros.clone(), Some(zeros), advantages, mask).unwrap();
         let log_probs = Tensor::<2>::full([2, SEQ], 0.5, &device.autodiff()).require_grad();
-        let PolicyLoss { loss, metrics } =
-            policy_loss(&batch, log_probs, &GrpoConfig::ril(8)).unwrap();
+        let PolicyLoss { loss, metrics } = policy_loss(&batch, log_probs, &GrpoConfig::ril(8)).unwrap();
         assert!(loss.is_tracked());
         let PolicyMetrics { row_loss, row_log_prob, row_ratio, row_kl, row_clip_high, .. } = metrics;
         for metric in [row_loss, row_log_prob, row_ratio, row_kl.unwrap(), row_clip_high] {

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use crate::GrpoError;
 
-/// Sums over the trained tokens of each row, detached, on the device of the loss; every tensor is `[batch]`.
+/// Sums over the trained tokens of each row, without autodiff, on the device of the loss; every tensor is `[batch]`.
 ///
 /// Rows keep their order, so that a recipe can report students and teachers apart.
 #[derive(Debug, Clone)]
@@ -49,9 +49,8 @@ impl PolicyMetrics {
     ///
     /// `None` for an empty list. The KL is kept only if every part has it.
     pub fn cat(parts: &[Self]) -> Option<Self> {
-        let join = |field: fn(&Self) -> &Tensor<1>| {
-            Tensor::cat(parts.iter().map(|part| field(part).clone()).collect(), 0)
-        };
+        let join =
+            |field: fn(&Self) -> &Tensor<1>| Tensor::cat(parts.iter().map(|part| field(part).clone()).collect(), 0);
         if parts.is_empty() {
             return None;
         }
@@ -84,9 +83,8 @@ impl PolicyMetrics {
         ];
         columns.extend(self.row_kl);
         let what = "policy metrics";
-        let data = Tensor::stack::<2>(columns, 0)
-            .try_into_data()
-            .map_err(|source| GrpoError::DeviceRead { what, source })?;
+        let data =
+            Tensor::stack::<2>(columns, 0).try_into_data().map_err(|source| GrpoError::DeviceRead { what, source })?;
         let values: Vec<f64> = data.iter::<f64>().collect();
         let row = |i: usize| RowMetrics {
             loss: values[i],

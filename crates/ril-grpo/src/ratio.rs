@@ -24,11 +24,7 @@ pub(crate) fn log_ratio(a: Tensor<2>, b: Tensor<2>, padding: Tensor<2, Bool>) ->
 }
 
 /// Importance ratio `[batch, seq]` from masked log-ratios; `row_tokens`: `[batch]`, number of trained tokens.
-pub(crate) fn importance_ratio(
-    log_ratio: Tensor<2>,
-    row_tokens: Tensor<1>,
-    level: RatioLevel,
-) -> Tensor<2> {
+pub(crate) fn importance_ratio(log_ratio: Tensor<2>, row_tokens: Tensor<1>, level: RatioLevel) -> Tensor<2> {
     let shape = log_ratio.dims();
     let log_ratio = match level {
         RatioLevel::Token => log_ratio,

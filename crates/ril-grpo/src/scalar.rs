@@ -1,9 +1,7 @@
 //! The `f64` twin of every formula, in obvious loops: slow, and the yardstick of the tensor code.
 
 use crate::advantage::STD_FLOOR;
-use crate::{
-    GrpoConfig, KlEstimator, LossAggregation, LossTotals, MAX_LOG_RATIO, RatioLevel, RewardScale,
-};
+use crate::{GrpoConfig, KlEstimator, LossAggregation, LossTotals, MAX_LOG_RATIO, RatioLevel, RewardScale};
 
 /// Inputs of [`policy_loss`] on the host; each table is `[batch][seq]`.
 #[derive(Debug, Clone)]
@@ -21,11 +19,7 @@ pub struct ScalarBatch {
 }
 
 /// Twin of [`group_advantages`](crate::group_advantages); expects whole groups of finite rewards.
-pub fn group_advantages(
-    rewards: &[Option<f32>],
-    group_size: usize,
-    scale: RewardScale,
-) -> Vec<f64> {
+pub fn group_advantages(rewards: &[Option<f32>], group_size: usize, scale: RewardScale) -> Vec<f64> {
     let mut advantages = vec![0.0; rewards.len()];
     for start in (0..rewards.len()).step_by(group_size) {
         let members = start..start + group_size;
@@ -121,9 +115,7 @@ pub fn policy_loss(batch: &ScalarBatch, log_probs: &[Vec<f64>], config: &GrpoCon
         loss += match config.aggregation {
             LossAggregation::TokenMean => row_sum / batch.totals.tokens as f64,
             LossAggregation::SeqMeanTokenMean => row_sum / row_tokens / rows,
-            LossAggregation::TokenSumOverBudget { max_completion_len } => {
-                row_sum / (rows * max_completion_len as f64)
-            }
+            LossAggregation::TokenSumOverBudget { max_completion_len } => row_sum / (rows * max_completion_len as f64),
         };
     }
     loss

@@ -1,9 +1,7 @@
 //! The whole core at work: a softmax policy over arms learns the best one from group-relative rewards.
 
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor, TensorData};
-use ril_grpo::{
-    GrpoConfig, GrpoError, Policy, PolicyBatch, gather_log_probs, group_advantages, policy_loss,
-};
+use ril_grpo::{GrpoConfig, GrpoError, Policy, PolicyBatch, gather_log_probs, group_advantages, policy_loss};
 
 const ARMS: usize = 4;
 const ROWS: usize = 16;

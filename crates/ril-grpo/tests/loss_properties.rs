@@ -3,8 +3,7 @@
 use burn::tensor::{Bool, Device, Distribution, Tensor, TensorData};
 use proptest::prelude::*;
 use ril_grpo::{
-    GrpoConfig, KlEstimator, LossAggregation, PolicyBatch, PolicyMetrics, RatioLevel, RewardScale,
-    policy_loss,
+    GrpoConfig, KlEstimator, LossAggregation, PolicyBatch, PolicyMetrics, RatioLevel, RewardScale, policy_loss,
 };
 
 const SEQ: usize = 5;
@@ -43,8 +42,7 @@ impl Case {
     fn batch(&self) -> PolicyBatch {
         let device = Device::flex();
         let shape = [self.rows(), self.mask.len() / self.rows()];
-        let mask: Tensor<2, Bool> =
-            Tensor::from_data(TensorData::new(self.mask.clone(), shape), &device);
+        let mask: Tensor<2, Bool> = Tensor::from_data(TensorData::new(self.mask.clone(), shape), &device);
         let (old, reference) = (&self.old, &self.reference);
         PolicyBatch::new(
             self.table(old, &device),
@@ -236,7 +234,7 @@ proptest! {
                 if end < case.rows() && !cuts[end - 1] {
                     continue;
                 }
-                let rows = log_probs.clone().slice_dim(0, start..end).detach();
+                let rows = log_probs.clone().slice_dim(0, start..end);
                 let part = evaluate(&batch.rows(start..end).unwrap(), rows, &config);
                 loss += part.loss;
                 gradient.extend(part.gradient);

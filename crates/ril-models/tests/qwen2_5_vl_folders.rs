@@ -6,10 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
-use common::{Fixture, fixtures, logits, read_checkpoint};
+use common::{Fixture, LOGIT_TOLERANCE, assert_close, fixtures, log_prob, logits, read_checkpoint};
 use ril_models::checkpoint::{INDEX_FILE, WEIGHTS_FILE, WeightType};
 use ril_models::image::open_image;
-use ril_models::{ChatModel, ModelError, Qwen2_5Vl};
+use ril_models::{ChatModel, Message, ModelError, ModelInput, Padding, Qwen2_5Vl, TokenBatch};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
@@ -276,4 +276,45 @@ fn an_unreadable_picture_is_named() {
     let error = open_image(&folder.path().join("none.png")).unwrap_err();
     assert!(matches!(error, ModelError::Io { .. }), "{error}");
     assert!(error.to_string().contains("none.png"), "{error}");
+}
+
+/// `RIL_REFERENCE_PYTHON=python cargo test -p ril-models --test qwen2_5_vl_folders -- --ignored`
+#[test]
+#[ignore = "needs a Python with scripts/reference/requirements.txt"]
+fn transformers_opens_a_saved_folder_and_scores_as_we_do() {
+    let picture = fixtures().join("images/photo.png");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/reference/open_saved.py");
+    let python = std::env::var("RIL_REFERENCE_PYTHON").unwrap_or_else(|_| "python3".into());
+    for (fixture, dtype) in Fixture::all().zip([WeightType::F32, WeightType::F32, WeightType::Bf16, WeightType::Bf16]) {
+        let saved = tempfile::tempdir().unwrap();
+        fixture.model(&Device::flex()).save(saved.path(), dtype).unwrap();
+        let output = std::process::Command::new(&python)
+            .env("HF_HUB_OFFLINE", "1")
+            .arg(&script)
+            .arg(saved.path())
+            .arg("--image")
+            .arg(&picture)
+            .args(["--prompt", "What is it?", "--response", "A cat, I see."])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let theirs: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let (prompt, response, log_probs) = score(&load(saved.path()).unwrap(), &picture);
+        assert_eq!(theirs["prompt_token_ids"], serde_json::json!(prompt));
+        assert_eq!(theirs["response_token_ids"], serde_json::json!(response));
+        let want: Vec<f32> = serde_json::from_value(theirs["log_probs"].clone()).unwrap();
+        assert_close(&format!("{}: saved, log-probs", fixture.name), &log_probs, &want, LOGIT_TOLERANCE);
+    }
+}
+
+fn score(model: &Qwen2_5Vl, picture: &Path) -> (Vec<u32>, Vec<u32>, Vec<f32>) {
+    let question = Message::user_with_images("What is it?", vec![open_image(picture).unwrap().into()]);
+    let input = model.encode(&[question]).unwrap();
+    let mut response = model.parts().tokenizer.encode("A cat, I see.").unwrap();
+    response.extend(model.parts().tokenizer.token_id("<|im_end|>"));
+    let prompt = input.tokens.ids().to_vec();
+    let answer = TokenBatch::padded(std::slice::from_ref(&response), 0, Padding::Right);
+    let all = logits(model, &ModelInput { tokens: input.tokens.join(&answer).unwrap(), ..input });
+    let log_probs = response.iter().zip(&all[prompt.len() - 1..]).map(|(&id, logits)| log_prob(logits, id)).collect();
+    (prompt, response, log_probs)
 }

@@ -99,8 +99,7 @@ fn rows_that_share_an_image_equal_rows_with_an_image_each() {
         let alone = fixture.input(case);
         let count = case.images.len();
         let tokens = TokenBatch::padded(&[case.ids(), case.ids()], fixture.golden.pad_id, Padding::Right);
-        let shared =
-            ModelInput { tokens, images: alone.images.clone(), placements: alone.placements.repeat(2) };
+        let shared = ModelInput { tokens, images: alone.images.clone(), placements: alone.placements.repeat(2) };
         let twice = [case.images.clone(), case.images.clone()].concat();
         let own = ModelInput { images: fixture.images(&twice), placements: (0..2 * count).collect(), ..shared.clone() };
         let (alone, shared, own) = (logits(&model, &alone), logits(&model, &shared), logits(&model, &own));

@@ -7,7 +7,7 @@ use ril_gail::{
     DiscriminatorUpdate, GailConfig, LlmDiscriminator, Round, ScalarHeadConfig, length_only_accuracy,
     score_rows, update_discriminator,
 };
-use ril_models::nn::init::init_weights;
+use ril_models::nn::init::{InitialStd, init_weights};
 
 use crate::adapters::{DiscriminatorPrompt, LmEncoder, authors, response_rows};
 use crate::config::OptimizerSettings;
@@ -25,7 +25,7 @@ pub type RilDiscriminator<M> = LlmDiscriminator<LmEncoder<M>>;
 /// `device` must be an autodiff device if the discriminator is to be trained.
 pub fn discriminator_from<M: TrainableModel>(student: M, seed: u64, device: &Device) -> RilDiscriminator<M> {
     let hidden_size = student.head_weight().dims()[0];
-    let head = init_weights(ScalarHeadConfig::new(hidden_size).init(device), 0.02, seed);
+    let head = init_weights(ScalarHeadConfig::new(hidden_size).init(device), InitialStd::Fixed(0.02), seed);
     LlmDiscriminator::new(LmEncoder { model: student }, head)
 }
 

@@ -51,6 +51,15 @@ impl<M: Module> Learner<M> {
         self.model.as_ref().expect("a learner holds its model between steps")
     }
 
+    /// The trainable model, without its optimizer.
+    ///
+    /// # Panics
+    /// Never, as [`Learner::model`].
+    #[must_use]
+    pub fn into_model(self) -> M {
+        self.model.expect("a learner holds its model between steps")
+    }
+
     /// A copy without autodiff that shares storage: for sampling, scoring and evaluation.
     #[must_use]
     pub fn view(&self) -> M {

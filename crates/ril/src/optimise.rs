@@ -56,17 +56,24 @@ pub fn optimise<M: TrainableModel>(
     if rows.len() != advantages.len() {
         return Err(RilError::Input(format!("expected {} advantages, got {}", rows.len(), advantages.len())));
     }
+    // Rows of like length stand together, so that micro-batches hold little padding; the loss does not see the order.
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|&row| rows[row].1.len());
     let totals = LossTotals { sequences: rows.len(), tokens: rows.iter().map(|r| r.1.len()).sum() };
     let size = policy.settings().micro_batch_rows;
     let mut parts = Vec::new();
-    for (rows, advantages) in rows.chunks(size).zip(advantages.chunks(size)) {
-        parts.push(Part::new(ScoringBatch::new(rows)?, advantages, policy, reference, config, plan)?);
+    for picked in order.chunks(size) {
+        let rows: Vec<_> = picked.iter().map(|&row| rows[row]).collect();
+        let advantages: Vec<f32> = picked.iter().map(|&row| advantages[row]).collect();
+        parts.push(Part::new(ScoringBatch::new(&rows)?, advantages, policy, reference, config, plan)?);
     }
     let mut update = PolicyUpdate { rows: Vec::new(), grad_norm: 0.0 };
     for _ in 0..plan.updates {
         update = one_update(policy, &parts, totals, config, plan)?;
     }
-    Ok(update)
+    let mut in_order: Vec<(usize, RowMetrics)> = order.into_iter().zip(update.rows).collect();
+    in_order.sort_by_key(|(row, _)| *row);
+    Ok(PolicyUpdate { rows: in_order.into_iter().map(|(_, metrics)| metrics).collect(), ..update })
 }
 
 /// A micro-batch with everything that stays the same over the updates.
@@ -81,7 +88,7 @@ struct Part {
 impl Part {
     fn new<M: TrainableModel>(
         batch: ScoringBatch,
-        advantages: &[f32],
+        advantages: Vec<f32>,
         policy: &Learner<M>,
         reference: &M,
         config: &GrpoConfig,
@@ -95,7 +102,7 @@ impl Part {
         Ok(Self {
             old_log_probs,
             ref_log_probs,
-            advantages: Tensor::from_data(TensorData::new(advantages.to_vec(), [shape[0]]), &device),
+            advantages: Tensor::from_data(TensorData::new(advantages, [shape[0]]), &device),
             mask: Tensor::from_data(TensorData::new(batch.completion_mask.clone(), shape), &device),
             batch,
         })

@@ -58,6 +58,12 @@ impl<M: TrainableModel> SftTrainer<M> {
         Ok(Self { learner: Learner::new(model, config.optimizer.clone()), examples, config, step: 0 })
     }
 
+    /// The trainable model, for a next stage.
+    #[must_use]
+    pub fn into_model(self) -> M {
+        self.learner.into_model()
+    }
+
     /// The model as it is now, without autodiff.
     #[must_use]
     pub fn model(&self) -> M {

@@ -36,14 +36,14 @@ pub struct Mix {
     pub even: u32,
     /// Questions for the number of digits greater than five.
     pub above_five: u32,
-    /// Pictures with two, three and four digits.
-    pub digits: [u32; 3],
+    /// Pictures with one, two, three and four digits.
+    pub digits: [u32; 4],
 }
 
 impl Default for Mix {
     /// Half the questions are sums, the other kinds alike; three digits.
     fn default() -> Self {
-        Self { read: 1, sum: 5, difference: 1, largest: 1, even: 1, above_five: 1, digits: [0, 1, 0] }
+        Self { read: 1, sum: 5, difference: 1, largest: 1, even: 1, above_five: 1, digits: [0, 0, 1, 0] }
     }
 }
 
@@ -78,7 +78,7 @@ pub fn draw_index(parts: &[u32], rng: &mut impl Rng) -> usize {
 }
 
 fn draw_example(pool: &[Digit], mix: &Mix, rng: &mut ChaCha8Rng) -> Example {
-    let length = draw_index(&mix.digits, rng) + 2;
+    let length = draw_index(&mix.digits, rng) + 1;
     let mut draw_digit = || *pool.choose(rng).expect("every split holds digits");
     let digits: Vec<Digit> = (0..length).map(|_| draw_digit()).collect();
     let picture = Picture { digits, look: rng.random() };
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn answers_follow_from_the_question_and_the_digits() {
-        let mix = Mix { digits: [1, 1, 1], ..Mix::default() };
+        let mix = Mix { digits: [1, 1, 1, 1], ..Mix::default() };
         for example in generate(Split::Train, 3000, 1, &mix) {
             let labels = example.picture.labels();
             assert_eq!(answer_to(&example.question, &labels), example.answer as i32, "{example:?}");
@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn kinds_and_lengths_come_in_their_parts() {
-        let examples = generate(Split::Train, 4000, 2, &Mix::default());
+        let mix = Mix { digits: [0, 1, 1], ..Mix::default() };
+        let examples = generate(Split::Train, 4000, 2, &mix);
         let share = |is: &dyn Fn(&Example) -> bool| examples.iter().filter(|e| is(e)).count() as f64 / 4000.0;
         assert!((share(&|e| e.kind == Kind::Sum) - 0.5).abs() < 0.04);
         for name in ["read", "difference", "largest", "even", "above_five"] {
@@ -151,6 +152,7 @@ mod tests {
         }
         assert!((share(&|e| e.picture.digits.len() == 3) - 0.5).abs() < 0.04);
         assert_eq!(share(&|e| (3..=4).contains(&e.picture.digits.len())), 1.0);
+        assert!(generate(Split::Test, 50, 2, &Mix::default()).iter().all(|e| e.picture.digits.len() == 3));
         let reads = Mix { sum: 0, difference: 0, largest: 0, even: 0, above_five: 0, ..Mix::default() };
         assert!(generate(Split::Test, 50, 2, &reads).iter().all(|e| e.kind.name() == "read"));
     }

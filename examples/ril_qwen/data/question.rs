@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn every_place_is_asked_for_by_its_own_name() {
-        assert_eq!(Kind::Read { place: 1 }.phrasings()[0], "what is the second digit ?");
+        assert_eq!(Kind::Read { place: 1 }.phrasings()[0], "what is the second digit from left ?");
         let all: Vec<String> = (0..4).flat_map(|place| Kind::Read { place }.phrasings()).collect();
         assert!(all.iter().all(|text| !text.contains(PLACE)));
         assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), 12);

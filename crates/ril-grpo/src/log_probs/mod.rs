@@ -90,10 +90,7 @@ pub fn selective_log_probs(
 ///
 /// # Errors
 /// [`GrpoError::Shape`].
-pub fn gather_log_probs(
-    logits: Tensor<3>,
-    targets: Tensor<2, Int>,
-) -> Result<Tensor<2>, GrpoError> {
+pub fn gather_log_probs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Result<Tensor<2>, GrpoError> {
     let [batch, seq, _] = logits.dims();
     check_shape("targets", &[batch, seq], &targets.dims())?;
     let log_probs = log_softmax(logits.cast(DType::F32), 2);

@@ -74,9 +74,7 @@ impl<B: SoftmaxKernels> Head<B> {
 
     /// `(log_probs [tokens], log_sum_exp [tokens, 1])`
     fn forward(&self) -> (FloatTensor<B>, FloatTensor<B>) {
-        let parts = self.chunks().map(|rows| {
-            B::target_log_probs(self.logits(rows.clone()), self.target_rows(rows))
-        });
+        let parts = self.chunks().map(|rows| B::target_log_probs(self.logits(rows.clone()), self.target_rows(rows)));
         let (log_probs, log_sum_exps): (Vec<_>, Vec<_>) = parts.unzip();
         let log_probs = B::float_cat(log_probs, 0);
         let tokens = self.hidden.shape()[0];
@@ -101,8 +99,7 @@ impl<B: SoftmaxKernels> Head<B> {
             let chunk_grad = cut(&grad);
             let logits = self.logits(rows.clone());
             let targets = self.target_rows(rows.clone());
-            let logits_grad =
-                B::target_log_probs_backward(logits, targets, cut(&log_sum_exp), chunk_grad.clone());
+            let logits_grad = B::target_log_probs_backward(logits, targets, cut(&log_sum_exp), chunk_grad.clone());
             let logits_grad = scale::<B>(logits_grad, self.inverse_temperature);
             let logits_grad = B::float_cast(logits_grad, float_dtype(self.hidden.dtype()));
             if wanted[0] {
@@ -122,12 +119,7 @@ impl<B: SoftmaxKernels> Head<B> {
     }
 
     /// `hidden^T @ logits_grad` of one chunk, `f32`. Rows without gradient are blanked: `0 * NaN` is NaN.
-    fn weight_grad(
-        &self,
-        rows: Range<usize>,
-        logits_grad: FloatTensor<B>,
-        grad: FloatTensor<B>,
-    ) -> FloatTensor<B> {
+    fn weight_grad(&self, rows: Range<usize>, logits_grad: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
         let hidden = self.hidden_rows(rows);
         let unused = zero_rows::<B>(grad, hidden.shape());
         let hidden = B::float_mask_fill(hidden, unused, Scalar::Float(0.0));
@@ -189,8 +181,7 @@ impl<B: SoftmaxKernels, C: CheckpointStrategy> LogProbOps for Autodiff<B, C> {
         chunk_tokens: usize,
         inverse_temperature: f64,
     ) -> FloatTensor<Self> {
-        let ((hidden, hidden_node), (weight, weight_node)) =
-            (hidden.into_parts(), head_weight.into_parts());
+        let ((hidden, hidden_node), (weight, weight_node)) = (hidden.into_parts(), head_weight.into_parts());
         let head = Head::<B>::new(hidden, weight, targets, chunk_tokens, inverse_temperature);
         let (log_probs, log_sum_exp) = head.forward();
         let prepared = HeadLogProbs.prepare::<C>([hidden_node, weight_node]);

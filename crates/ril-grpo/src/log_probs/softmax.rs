@@ -7,10 +7,7 @@ use burn::tensor::{IndexingUpdateOp, Shape};
 /// Backends that can run the operator; the default bodies are plain primitives.
 pub(crate) trait SoftmaxKernels: Backend {
     /// `(log softmax(logits)[target], logsumexp(logits))`, both `[rows, 1]`; `targets`: `[rows, 1]`.
-    fn target_log_probs(
-        logits: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+    fn target_log_probs(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let max = Self::float_max_dim(logits.clone(), 1);
         let shifted = Self::float_exp(Self::float_sub(logits.clone(), max.clone()));
         let log_sum_exp = Self::float_add(Self::float_log(Self::float_sum_dim(shifted, 1)), max);
@@ -35,10 +32,7 @@ pub(crate) trait SoftmaxKernels: Backend {
 }
 
 /// True in the rows where `column`, `[rows, 1]`, is 0; expanded to `shape`, `[rows, width]`.
-pub(crate) fn zero_rows<B: Backend>(
-    column: FloatTensor<B>,
-    shape: Shape,
-) -> burn::backend::tensor::BoolTensor<B> {
+pub(crate) fn zero_rows<B: Backend>(column: FloatTensor<B>, shape: Shape) -> burn::backend::tensor::BoolTensor<B> {
     let device = column.device();
     let dtype = burn::backend::get_device_settings::<B>(&device).bool_dtype;
     B::bool_expand(B::float_equal_elem(column, Scalar::Float(0.0), dtype), shape)

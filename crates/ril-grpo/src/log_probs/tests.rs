@@ -13,14 +13,18 @@ struct Inputs {
     cotangent: Tensor<2>,
 }
 
+/// Random inputs, tracked leaves where the device has autodiff.
 fn inputs(device: &Device) -> Inputs {
     let [batch, seq, width, vocab] = SHAPE;
     device.seed(7);
     let normal = Distribution::Normal(0.0, 1.0);
     let ids = Distribution::Uniform(0.0, vocab as f64);
+    let hidden = Tensor::<3>::random([batch, seq, width], normal, device);
+    let weight = Tensor::<2>::random([width, vocab], normal, device);
+    let is_autodiff = device.is_autodiff();
     Inputs {
-        hidden: Tensor::random([batch, seq, width], normal, device).require_grad(),
-        weight: Tensor::random([width, vocab], normal, device).require_grad(),
+        hidden: if is_autodiff { hidden.require_grad() } else { hidden },
+        weight: if is_autodiff { weight.require_grad() } else { weight },
         targets: Tensor::random([batch, seq], ids, device),
         cotangent: Tensor::random([batch, seq], normal, device),
     }
@@ -80,7 +84,7 @@ fn the_composed_fallback_agrees() {
 fn a_transposed_embedding_receives_its_gradient() {
     let device = Device::flex().autodiff();
     let inputs = inputs(&device);
-    let embedding = inputs.weight.clone().detach().transpose().require_grad();
+    let embedding = inputs.weight.clone().inner().transpose().autodiff().require_grad();
     assert_eq!(embedding.dims(), [SHAPE[3], SHAPE[2]]);
     let head = || embedding.clone().transpose();
     let (hidden, targets) = (inputs.hidden.clone(), inputs.targets.clone());
@@ -123,7 +127,7 @@ fn a_nan_state_without_gradient_changes_no_gradient() {
         log_probs.mask_fill(mask.clone(), 0.0).sum()
     };
     let clean = inputs.hidden.clone();
-    let poisoned = clean.clone().detach().mask_fill(wide.clone(), f32::NAN).require_grad();
+    let poisoned = clean.clone().inner().mask_fill(wide.clone(), f32::NAN).autodiff().require_grad();
     let (loss, poisoned_loss) = (score(clean.clone()), score(poisoned.clone()));
     close(poisoned_loss.clone(), loss.clone(), 1e-6);
     let (expected, got) = (loss.backward(), poisoned_loss.backward());
@@ -167,8 +171,8 @@ fn exp_sums_to_one_over_the_vocabulary() {
 #[test]
 fn half_precision_logits_give_f32_log_probs_and_typed_gradients() {
     let inputs = inputs(&Device::flex().autodiff());
-    let hidden = inputs.hidden.clone().detach().cast(DType::BF16).require_grad();
-    let weight = inputs.weight.clone().detach().cast(DType::BF16).require_grad();
+    let hidden = inputs.hidden.clone().inner().cast(DType::BF16).autodiff().require_grad();
+    let weight = inputs.weight.clone().inner().cast(DType::BF16).autodiff().require_grad();
     let targets = inputs.targets.clone();
     let fused = selective_log_probs(hidden.clone(), weight.clone(), targets, 4, 1.0).unwrap();
     assert_eq!(fused.dtype(), DType::F32);

@@ -23,7 +23,7 @@ use crate::checkpoint::{WeightFiles, WeightType, load_module, save_module};
 use crate::error::ModelError;
 use crate::files::write_atomic;
 use crate::input::{ImageBatch, ModelInput, Padding, TokenBatch};
-use crate::nn::init::init_weights;
+use crate::nn::init::{InitialStd, init_weights};
 use crate::nn::kv_cache::KvCache;
 use crate::nn::mask::causal_bias;
 use crate::nn::mlp::linear;
@@ -132,10 +132,9 @@ impl Qwen2_5VlParts {
 }
 
 impl Qwen2_5Vl {
-    /// A model with fresh weights: matrices from a normal distribution of deviation `std` (the reference's
-    /// `initializer_range` is 0.02), biases 0, gains 1.
+    /// A model with fresh weights: matrices from a normal distribution, biases 0, gains 1.
     #[must_use]
-    pub fn init(parts: Qwen2_5VlParts, std: f64, seed: u64, device: &Device) -> Self {
+    pub fn init(parts: Qwen2_5VlParts, std: InitialStd, seed: u64, device: &Device) -> Self {
         init_weights(Self::empty(Arc::new(parts), device), std, seed)
     }
 

@@ -223,7 +223,7 @@ pub fn read_checkpoint(folder: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)
 
 /// Values of a tensor, row-major.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().to_vec().expect("an f32 tensor")
+    tensor.into_data().try_to_vec().expect("an f32 tensor")
 }
 
 /// Logits of every token, `[rows * seq][vocab]`.

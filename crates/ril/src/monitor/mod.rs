@@ -7,8 +7,9 @@
 //! * In the terminal UI, `q` then `s` asks the loop to stop ([`Monitor::should_stop`], for all later phases too); `q`
 //!   then `k` panics out of the next [`Monitor::step`]. Ctrl-C is a plain key there.
 //! * In plain mode Ctrl-C ends the process as usual, and the run resumes from its last checkpoint.
-//! * The terminal is restored when a phase finishes and when the monitor is dropped, on an error or a panic too, but
-//!   not by `std::process::exit`.
+//! * The terminal is restored when a phase finishes and when the monitor is dropped, so on an early return too; on a
+//!   panic by burn-train's hook (a last frame may stay on the screen); not by `std::process::exit`.
+//! * While a phase runs, print through [`Monitor::note`]: other output would tear the screen.
 
 mod plain;
 mod timer;
@@ -142,7 +143,8 @@ impl Monitor {
 
     /// `step` steps (or questions) are done, those before a resume included; `metrics` are those of the last one.
     ///
-    /// A metric is registered on first sight. A value that is not finite leaves a gap in the plot.
+    /// A metric is registered on first sight. A value that is not finite leaves a gap in the plot. In training lines and
+    /// summaries show recent means; in an evaluation the last value, so give running values there.
     pub fn step(&mut self, step: usize, metrics: &[(&str, f64)]) {
         let mode = self.mode;
         let Some(phase) = &mut self.phase else { return };
@@ -227,7 +229,12 @@ impl Phase {
             }
         }
         let Some(renderer) = &mut self.renderer else { return };
-        let text = format!("{} (mean of last {}: {})", number_text(value), metric.recent.len(), metric.mean_text());
+        let text = match self.activity {
+            Activity::Training => {
+                format!("{} (mean of last {}: {})", number_text(value), metric.recent.len(), metric.mean_text())
+            }
+            Activity::Evaluation => number_text(value),
+        };
         let entry = MetricEntry::new(metric.id.clone(), SerializedEntry::new(text, value.to_string()));
         let state = MetricState::Numeric(entry, value.is_finite().then_some(NumericEntry::Value(value)));
         match self.activity {
@@ -257,10 +264,10 @@ impl Phase {
     fn show(&mut self, mode: MonitorMode) {
         let (count, steps) = (self.count(), self.timer.steps_to_measure());
         let left = self.timer.time_left().map_or_else(|| "?".to_string(), duration_text);
-        // The status box of the terminal UI is narrow.
+        // The status box of the terminal UI is narrow: what stands nowhere else comes first.
         let label = match mode {
-            MonitorMode::Tui => format!("{count}, {left} left"),
-            _ => format!("{count}  {} elapsed, {left} left ", duration_text(self.timer.elapsed(Instant::now()))),
+            MonitorMode::Tui => format!("{left} left, {count}"),
+            _ => format!("{count}  {} elapsed, {left} left", duration_text(self.timer.elapsed(Instant::now()))),
         };
         let Some(renderer) = self.renderer.as_mut().filter(|_| steps > 0) else { return };
         // burn-train changes a label through `start` alone; it resets the count, which is set right after.
@@ -284,7 +291,11 @@ impl Phase {
             line += &format!(" ({} s each)", number_text(per_step));
         }
         for metric in self.metrics.iter().filter(|metric| !metric.recent.is_empty()) {
-            line += &format!("  {} {}", metric.name, metric.mean_text());
+            let value = match self.activity {
+                Activity::Training => metric.mean_text(),
+                Activity::Evaluation => number_text(metric.recent.back().copied().unwrap_or(f64::NAN)),
+            };
+            line += &format!("  {} {value}", metric.name);
         }
         line
     }
@@ -305,7 +316,7 @@ fn number_text(value: f64) -> String {
     if !(1e-3..1e5).contains(&size) {
         return format!("{value:.2e}");
     }
-    let decimals = (3 - size.log10().floor() as i32).clamp(0, 4) as usize;
+    let decimals = (3 - size.log10().floor() as i32).clamp(0, 5) as usize;
     format!("{value:.decimals$}")
 }
 

@@ -29,7 +29,7 @@ impl Lines {
     }
 }
 
-/// One metric since the last line.
+/// One metric since the last line; of an evaluation, its last value.
 #[derive(Default)]
 struct Mean {
     sum: f64,
@@ -53,15 +53,21 @@ impl PlainRenderer {
         Self { lines, interval, last_line: None, label: String::new(), names: HashMap::new(), means: Vec::new() }
     }
 
-    fn add(&mut self, state: MetricState) {
-        let MetricState::Numeric(entry, Some(value)) = state else { return };
+    /// The mean that `state` belongs to, and its value.
+    fn find(&mut self, state: MetricState) -> Option<(&mut Mean, f64)> {
+        let MetricState::Numeric(entry, Some(value)) = state else { return None };
         let position = self.means.iter().position(|(id, _)| *id == entry.metric_id).unwrap_or_else(|| {
             self.means.push((entry.metric_id, Mean::default()));
             self.means.len() - 1
         });
-        let mean = &mut self.means[position].1;
-        mean.sum += value.current();
-        mean.count += 1;
+        Some((&mut self.means[position].1, value.current()))
+    }
+
+    fn add(&mut self, state: MetricState) {
+        if let Some((mean, value)) = self.find(state) {
+            mean.sum += value;
+            mean.count += 1;
+        }
     }
 
     fn step(&mut self) {
@@ -99,7 +105,9 @@ impl MetricsRendererTraining for PlainRenderer {
 
 impl MetricsRendererEvaluation for PlainRenderer {
     fn update_test(&mut self, _name: EvaluationName, state: MetricState) {
-        self.add(state);
+        if let Some((mean, value)) = self.find(state) {
+            *mean = Mean { sum: value, count: 1 };
+        }
     }
 }
 

@@ -39,9 +39,9 @@ fn first_step_and_summary_are_printed_and_the_rest_is_throttled() {
     monitor.finish();
     let lines = sink.lines();
     assert_eq!(lines.len(), 3, "{lines:?}");
-    assert!(lines[0].starts_with("SFT 41/100  0s elapsed, 0s left") && lines[0].ends_with("loss 0.0244"), "{lines:?}");
+    assert!(lines[0].starts_with("SFT 41/100  0s elapsed, 0s left") && lines[0].ends_with("loss 0.02439"), "{lines:?}");
     assert_eq!(lines[1], "checkpoint saved");
-    assert!(lines[2].starts_with("SFT 100/100 in 0s") && lines[2].contains("loss 0.0111"), "{lines:?}");
+    assert!(lines[2].starts_with("SFT 100/100 in 0s") && lines[2].contains("loss 0.01109"), "{lines:?}");
     assert!(!lines[2].contains("NaN"), "{lines:?}");
 }
 
@@ -52,10 +52,12 @@ fn a_new_phase_and_a_drop_finish_the_one_before() {
     monitor.start("D", 2, 0);
     monitor.step(1, &[("accuracy", 0.75)]);
     monitor.start_evaluation("held out", 10);
-    monitor.step(10, &[]);
+    monitor.step(9, &[("accuracy", 0.5)]);
+    monitor.step(10, &[("accuracy", 0.25)]);
     drop(monitor);
     let starts: Vec<_> = sink.lines().iter().map(|line| line.chars().take(6).collect::<String>()).collect();
     assert_eq!(starts, ["D 1/2 ", "D 1/2 ", "held o", "held o"]);
+    assert!(sink.lines()[3].ends_with("accuracy 0.2500"), "a running value, not a mean of running values");
 }
 
 #[test]
