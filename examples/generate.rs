@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use burn::tensor::Device;
 use clap::Parser;
+use ril::RilError;
 use ril::models::generate::{SamplingParams, generate};
 use ril::models::image::open_image;
 use ril::models::{ChatModel, Message, Qwen2_5Vl};
-use ril::RilError;
 
 /// Sample answers
 #[derive(Parser)]

@@ -99,7 +99,10 @@ impl DeviceName {
             #[cfg(feature = "wgpu")]
             Self::Wgpu => Ok(burn::tensor::Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
             #[allow(unreachable_patterns, reason = "reachable only without the features")]
-            other => Err(format!("this build has no {other:?} device: add --features {}", format!("{other:?}").to_lowercase())),
+            other => Err(format!(
+                "this build has no {other:?} device: add --features {}",
+                format!("{other:?}").to_lowercase()
+            )),
         }
     }
 }

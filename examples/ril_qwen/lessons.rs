@@ -37,16 +37,10 @@ fn reading() -> Mix {
 /// which is right more often. A real student is like that: it could say what its teachers say, but rarely does.
 pub fn student(sft_steps: usize, seed: u64) -> Vec<Lesson> {
     let both = SftMixture { short: 0, style_a: 1, style_b: 1 };
-    let lesson = |name: &str, steps, rates, mix, answers| Lesson {
-        name: name.to_string(),
-        steps,
-        rates,
-        mix,
-        answers,
-        seed,
-    };
+    let lesson =
+        |name: &str, steps, rates, mix, answers| Lesson { name: name.to_string(), steps, rates, mix, answers, seed };
     vec![
-        lesson("reading", sft_steps / 5, [1e-3, 1e-3], reading(), both.clone()),
+        lesson("reading", sft_steps / 5, [1e-3, 1e-3], reading(), both),
         lesson("working", sft_steps * 3 / 5, [1e-3, 5e-4], Mix::default(), both),
         lesson("sft", sft_steps / 5, [1e-3, 1e-4], Mix::default(), SftMixture::default()),
     ]
@@ -55,18 +49,9 @@ pub fn student(sft_steps: usize, seed: u64) -> Vec<Lesson> {
 /// A teacher: the same, longer, and always in its own style.
 pub fn teacher(name: &str, style: Style, seed: u64) -> Vec<Lesson> {
     let answers = SftMixture::only(style);
-    let lesson = |part: &str, steps, rates, mix| Lesson {
-        name: format!("{name}: {part}"),
-        steps,
-        rates,
-        mix,
-        answers: answers.clone(),
-        seed,
-    };
-    vec![
-        lesson("reading", 400, [1e-3, 1e-3], reading()),
-        lesson("working", 2000, [1e-3, 2e-5], Mix::default()),
-    ]
+    let lesson =
+        |part: &str, steps, rates, mix| Lesson { name: format!("{name}: {part}"), steps, rates, mix, answers, seed };
+    vec![lesson("reading", 400, [1e-3, 1e-3], reading()), lesson("working", 2000, [1e-3, 2e-5], Mix::default())]
 }
 
 impl Lesson {

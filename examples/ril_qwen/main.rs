@@ -31,8 +31,8 @@ use ril::reward::RuleJudge;
 use ril::rollout::mix_seed;
 use ril::run::{Outcome, RunFolder};
 use ril::{
-    DiscriminatorTrainer, Group, LocalRollout, PretrainPlan, RilConfig, RilDiscriminator, RilError, RilTrainer, Rollout,
-    SftTrainer, Stage, TeacherCache, TrainingData, discriminator_from,
+    DiscriminatorTrainer, Group, LocalRollout, PretrainPlan, RilConfig, RilDiscriminator, RilError, RilTrainer,
+    Rollout, SftTrainer, Stage, TeacherCache, TrainingData, discriminator_from,
 };
 
 use crate::args::{Args, Settings};
@@ -201,6 +201,10 @@ impl Recipe {
         let settings = &self.settings;
         let mut config = RilConfig::ril(settings.max_new_tokens(), settings.steps());
         config.groups.questions_per_step = settings.questions_per_step();
+        if settings.model.is_none() {
+            // The paper's 1.05 is for prose; working out a sum repeats its numbers.
+            config.sampling.repetition_penalty = 1.0;
+        }
         for optimizer in [&mut config.policy, &mut config.discriminator] {
             optimizer.learning_rate = settings.learning_rate();
             optimizer.final_learning_rate = settings.learning_rate();

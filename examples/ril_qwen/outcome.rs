@@ -21,8 +21,11 @@ pub struct Arm {
     pub answers: Vec<Answered>,
 }
 
+/// A chart: metric, title, small print, fixed range of the vertical axis.
+type ChartOf = (&'static str, &'static str, &'static str, Option<(f64, f64)>);
+
 /// Curves as in the paper's Fig. 3, then what keeps an eye on the discriminator and the policy.
-const CHARTS: [(&str, &str, &str, Option<(f64, f64)>); 6] = [
+const CHARTS: [ChartOf; 6] = [
     ("reward/similarity", "Similarity reward", "share of student answers that read like a teacher's", Some((0.0, 1.0))),
     ("reward/answer", "Answer reward", "share of sampled student answers that are right", Some((0.0, 1.0))),
     (

@@ -14,21 +14,14 @@ use crate::world::teacher_folder;
 /// Trains both, side by side, and stores them beside this example; about ten minutes on two cores.
 pub fn train(seed: u64, device: &Device, monitor: &mut Monitor) -> Result<(), RilError> {
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| {
-            train_one("teacher_b", Style::B, seed + 101, device, &mut Monitor::new(MonitorMode::Silent))
-        });
+        let other = scope
+            .spawn(|| train_one("teacher_b", Style::B, seed + 101, device, &mut Monitor::new(MonitorMode::Silent)));
         train_one("teacher_a", Style::A, seed + 100, device, monitor)?;
         other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-fn train_one(
-    name: &str,
-    style: Style,
-    seed: u64,
-    device: &Device,
-    monitor: &mut Monitor,
-) -> Result<(), RilError> {
+fn train_one(name: &str, style: Style, seed: u64, device: &Device, monitor: &mut Monitor) -> Result<(), RilError> {
     let mut model = fresh(TEACHER, &Vocabulary::new(), seed, &device.clone().autodiff())?;
     for lesson in lessons::teacher(name, style, seed) {
         let (examples, config) = lesson.prepare(&model)?;

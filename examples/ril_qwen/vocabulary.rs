@@ -55,11 +55,6 @@ impl Vocabulary {
         self.words.iter().position(|known| known == word).map(|id| id as u32)
     }
 
-    /// Ids that no answer holds, for a sampler to forbid: every special token but the one that ends a message.
-    pub fn unsayable_ids(&self) -> Vec<u32> {
-        (0..SPECIAL.len() as u32).filter(|id| SPECIAL[*id as usize] != END).collect()
-    }
-
     /// Names and contents of the files that stand beside a model's `config.json` and weights: with them transformers'
     /// `AutoTokenizer` and `AutoProcessor` open the folder.
     pub fn files(&self) -> [(&'static str, String); 4] {
@@ -181,7 +176,6 @@ mod tests {
         assert_eq!(vocabulary.words.iter().collect::<BTreeSet<_>>().len(), vocabulary.size());
         assert_eq!((vocabulary.id(PAD), vocabulary.id(END), vocabulary.id(UNKNOWN)), (Some(0), Some(2), Some(8)));
         assert_eq!((vocabulary.id("0"), vocabulary.id("99"), vocabulary.id("100")), (Some(9), Some(108), None));
-        assert_eq!(vocabulary.unsayable_ids(), [0, 1, 3, 4, 5, 6, 7, 8]);
         assert!(vocabulary.words.iter().all(|word| !word.is_empty() && !word.contains(char::is_whitespace)));
     }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use ril::data::read_questions;
-use ril::models::generate::SamplingParams;
 use ril::models::Qwen2_5Vl;
+use ril::models::generate::SamplingParams;
 use ril::monitor::Monitor;
 use ril::run::RunFolder;
 use ril::{

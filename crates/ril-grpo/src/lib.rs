@@ -68,7 +68,7 @@
 //! }
 //!
 //! // The rewarded token gains: its gradient is negative.
-//! let gradient = gradient.into_data().to_vec::<f32>()?;
+//! let gradient = gradient.into_data().try_to_vec::<f32>()?;
 //! assert!(gradient[0] < 0.0 && gradient[1] > 0.0);
 //! let rows = PolicyMetrics::cat(&metrics).expect("two micro-batches").read()?;
 //! let students = PolicySummary::new(&rows[..2]);

@@ -171,7 +171,7 @@ mod tests {
         let loss = policy_loss(&batch.unwrap(), log_probs.clone(), config).unwrap().loss;
         let value = f64::from(loss.clone().into_scalar::<f32>());
         let gradient = log_probs.grad(&loss.backward()).unwrap();
-        (value, gradient.into_data().to_vec::<f32>().unwrap())
+        (value, gradient.into_data().try_to_vec::<f32>().unwrap())
     }
 
     fn scalar_batch(case: &Case) -> ScalarBatch {

@@ -50,7 +50,7 @@ mod tests {
         for level in [RatioLevel::Token, RatioLevel::Sequence] {
             let ratios = Tensor::<2>::from_floats(log_ratios, &device);
             let ratios = importance_ratio(ratios, tokens.clone(), level);
-            let values = ratios.into_data().to_vec::<f32>().unwrap();
+            let values = ratios.into_data().try_to_vec::<f32>().unwrap();
             assert!(values.iter().all(|v| v.is_finite()), "{values:?}");
             assert_eq!(values[3..], [1.0; 3]);
         }

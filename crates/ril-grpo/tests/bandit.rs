@@ -24,7 +24,7 @@ impl Policy for Bandit {
 }
 
 fn probabilities(logits: &Tensor<1>) -> Vec<f32> {
-    let logits = logits.clone().inner().into_data().to_vec::<f32>().unwrap();
+    let logits = logits.clone().inner().into_data().try_to_vec::<f32>().unwrap();
     let total: f32 = logits.iter().map(|l| l.exp()).sum();
     logits.iter().map(|l| l.exp() / total).collect()
 }

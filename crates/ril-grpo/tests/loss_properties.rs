@@ -94,7 +94,7 @@ fn evaluate(batch: &PolicyBatch, log_probs: Tensor<2>, config: &GrpoConfig) -> O
     let output = policy_loss(batch, log_probs.clone(), config).unwrap();
     let loss = output.loss.clone().into_scalar::<f32>();
     let gradient = log_probs.grad(&output.loss.backward()).unwrap().into_data();
-    let gradient = gradient.to_vec::<f32>().unwrap();
+    let gradient = gradient.try_to_vec::<f32>().unwrap();
     Output { loss, gradient, metrics: output.metrics }
 }
 

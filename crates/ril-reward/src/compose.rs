@@ -1,5 +1,8 @@
 use crate::{Reward, RewardError, Sample};
 
+/// Columns of scores with the names of their rewards.
+pub type NamedScores<'a> = Vec<(&'a str, Vec<Option<f32>>)>;
+
 /// One column of a weighted sum.
 #[derive(Clone, Copy, Debug)]
 pub struct WeightedScores<'a> {
@@ -131,7 +134,7 @@ impl WeightedSum {
     ///
     /// # Errors
     /// Those of the terms.
-    pub fn term_scores(&self, samples: &[Sample<'_>]) -> Result<Vec<(&str, Vec<Option<f32>>)>, RewardError> {
+    pub fn term_scores(&self, samples: &[Sample<'_>]) -> Result<NamedScores<'_>, RewardError> {
         self.terms.iter().map(|(_, reward)| Ok((reward.name(), reward.score(samples)?))).collect()
     }
 }

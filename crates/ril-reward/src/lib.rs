@@ -46,7 +46,7 @@ mod sample;
 mod words;
 
 pub use choice::ChoiceMatch;
-pub use compose::{Clip, JudgeGate, WeightedScores, WeightedSum, clip_scores, gate_scores, weighted_sum};
+pub use compose::{Clip, JudgeGate, NamedScores, WeightedScores, WeightedSum, clip_scores, gate_scores, weighted_sum};
 pub use conclusion::{Conclusion, conclusion};
 pub use error::RewardError;
 pub use exact::{ExactMatch, Normalisation};

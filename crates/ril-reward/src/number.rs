@@ -69,7 +69,8 @@ fn scan(text: &str) -> Vec<(Number, Range<usize>)> {
     let mut at = 0;
     while at < bytes.len() {
         let is_point = bytes[at] == b'.' && !at.checked_sub(1).is_some_and(|before| is_word_byte(bytes[before]));
-        if !bytes[at].is_ascii_digit() && !(is_point && digits(bytes, at + 1) > 0) {
+        let starts = bytes[at].is_ascii_digit() || (is_point && digits(bytes, at + 1) > 0);
+        if !starts {
             at += 1;
             continue;
         }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use ril_gail::{
-    DiscriminatorUpdate, GailConfig, LlmDiscriminator, Round, ScalarHeadConfig, length_only_accuracy,
-    score_rows, update_discriminator,
+    DiscriminatorUpdate, GailConfig, LlmDiscriminator, Round, ScalarHeadConfig, length_only_accuracy, score_rows,
+    update_discriminator,
 };
 use ril_models::nn::init::{InitialStd, init_weights};
 
@@ -160,4 +160,3 @@ pub(crate) fn put_discriminator(metrics: &mut StepMetrics, update: &Discriminato
     metrics.put("discriminator/grad_norm", update.grad_norms.last().map(|&n| f64::from(n)));
     metrics.put("discriminator/length_only_accuracy", length_shortcut(groups));
 }
-

@@ -59,12 +59,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// The stage's own, and [`RilError::Io`] or [`RilError::Checkpoint`] for the files.
-    pub fn run_stage(
-        &self,
-        name: &str,
-        stage: &mut impl Stage,
-        monitor: &mut Monitor,
-    ) -> Result<Outcome, RilError> {
+    pub fn run_stage(&self, name: &str, stage: &mut impl Stage, monitor: &mut Monitor) -> Result<Outcome, RilError> {
         let folder = self.path.join("checkpoints").join(name);
         if let Some(step) = newest(&folder)? {
             stage.restore(&folder.join(format!("step-{step}")), step)?;
@@ -85,7 +80,7 @@ impl RunFolder {
             let is_last = step + 1 == stage.total_steps();
             let stop = monitor.should_stop();
             // The last step is saved too: whoever needs the result may be killed before it is stored elsewhere.
-            if stop || is_last || (step + 1) % self.checkpoint_every == 0 {
+            if stop || is_last || (step + 1).is_multiple_of(self.checkpoint_every) {
                 save(stage, &folder)?;
             }
             if stop {

@@ -148,7 +148,7 @@ fn extreme_logits_equal_the_scalar_twin() {
     let fused = selective_log_probs(hidden.clone(), identity, targets.clone(), 1, 2.0).unwrap();
     let gathered = gather_log_probs(hidden / 2.0, targets).unwrap();
     for values in [fused, gathered] {
-        let values = values.into_data().to_vec::<f32>().unwrap();
+        let values = values.into_data().try_to_vec::<f32>().unwrap();
         for ((row, target), got) in logits.iter().zip([3, 0]).zip(values) {
             let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
             let expected = scalar::log_prob(&row, target, 2.0);
@@ -193,7 +193,7 @@ fn wrong_arguments_are_errors_and_no_token_is_fine() {
     let message = |error: Option<GrpoError>| error.unwrap().to_string();
     let turned = weight.clone().transpose();
     assert!(message(call(&turned, &targets, 4, 1.0)).starts_with("head_weight"));
-    let narrow = targets.clone().slice([0..2]);
+    let narrow = targets.clone().narrow(0, 0, 2);
     assert!(message(call(&weight, &narrow, 4, 1.0)).starts_with("targets"));
     assert!(message(call(&weight, &targets, 0, 1.0)).contains("chunk_tokens"));
     for temperature in [0.0, -1.0, f64::NAN, f64::INFINITY] {

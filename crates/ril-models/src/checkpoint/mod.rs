@@ -48,7 +48,6 @@ pub enum WeightType {
     Bf16,
 }
 
-
 /// The way through a module tree; the last container is the struct that owns the parameter.
 #[derive(Debug, Default)]
 pub(crate) struct ModulePath {

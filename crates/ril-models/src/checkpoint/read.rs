@@ -70,7 +70,8 @@ impl WeightFiles {
             let (from, to) = info.data_offsets;
             let elements = info.shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
             let bits = elements.and_then(|n| n.checked_mul(info.dtype.bitsize()));
-            if bits.is_none() || to.checked_sub(from).and_then(|n| n.checked_mul(8)) != bits || to > metadata.data_len() {
+            if bits.is_none() || to.checked_sub(from).and_then(|n| n.checked_mul(8)) != bits || to > metadata.data_len()
+            {
                 return Err(broken(format!("tensor {name}: offsets {from}..{to} do not fit shape {:?}", info.shape)));
             }
             let entry = Entry {
@@ -136,12 +137,8 @@ fn shard_names(index: &Path) -> Result<Vec<String>, ModelError> {
 fn decode(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
     Some(match dtype {
         Dtype::F32 => bytes.par_chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        Dtype::BF16 => {
-            bytes.par_chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-        }
-        Dtype::F16 => {
-            bytes.par_chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-        }
+        Dtype::BF16 => bytes.par_chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        Dtype::F16 => bytes.par_chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
         _ => return None,
     })
 }

@@ -51,11 +51,8 @@ fn write_shards(shards: Vec<Vec<(String, StoredTensor)>>, folder: &Path) -> Resu
     let count = shards.len();
     let (mut weight_map, mut total) = (Map::new(), 0);
     for (i, shard) in shards.into_iter().enumerate() {
-        let file = if count == 1 {
-            WEIGHTS_FILE.to_string()
-        } else {
-            format!("model-{:05}-of-{count:05}.safetensors", i + 1)
-        };
+        let file =
+            if count == 1 { WEIGHTS_FILE.to_string() } else { format!("model-{:05}-of-{count:05}.safetensors", i + 1) };
         for (name, tensor) in &shard {
             total += tensor.data_len();
             weight_map.insert(name.clone(), Value::from(file.clone()));

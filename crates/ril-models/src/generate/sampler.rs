@@ -47,11 +47,8 @@ impl Sampler {
     pub fn draw(&mut self, logits: &[f32]) -> Drawn {
         let plain = log_normaliser(logits);
         let candidates = self.candidates(logits);
-        let (token_id, sampler_log_prob) = if self.params.temperature == 0.0 {
-            (first_maximum(&candidates), 0.0)
-        } else {
-            self.sample(candidates)
-        };
+        let (token_id, sampler_log_prob) =
+            if self.params.temperature == 0.0 { (first_maximum(&candidates), 0.0) } else { self.sample(candidates) };
         if self.params.repetition_penalty != 1.0 {
             self.seen.insert(token_id);
         }

@@ -79,7 +79,7 @@ mod tests {
 
     fn deviation(std: InitialStd, seed: u64) -> (f64, Vec<f32>) {
         let linear = init_weights(LinearConfig::new(400, 100).init(&Device::flex()), std, seed);
-        let values: Vec<f32> = linear.weight.val().into_data().to_vec().unwrap();
+        let values: Vec<f32> = linear.weight.val().into_data().try_to_vec().unwrap();
         ((values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / values.len() as f64).sqrt(), values)
     }
 

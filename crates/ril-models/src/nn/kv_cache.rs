@@ -113,11 +113,7 @@ impl KvCache {
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [indices.len()]), &device);
         let pick = |t: &Tensor<4>| t.clone().select(0, ids.clone());
         Self {
-            layers: self
-                .layers
-                .iter()
-                .map(|l| LayerCache { keys: pick(&l.keys), values: pick(&l.values) })
-                .collect(),
+            layers: self.layers.iter().map(|l| LayerCache { keys: pick(&l.keys), values: pick(&l.values) }).collect(),
             mask: indices.iter().map(|&i| self.mask[i].clone()).collect(),
             next_position: indices.iter().map(|&i| self.next_position[i]).collect(),
             capacity: self.capacity,

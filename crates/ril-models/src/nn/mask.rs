@@ -55,11 +55,14 @@ mod tests {
     fn padding_is_combined_with_causality() {
         let device = Device::flex();
         let bias = causal_bias(&[&[false, true, true], &[true, true, true]], 2, &device).unwrap();
-        let seen: Vec<bool> = bias.into_data().to_vec::<f32>().unwrap().iter().map(|&b| b == 0.0).collect();
-        assert_eq!(seen, [
-            false, true, false, false, true, true, // row 0: key 0 is padding
-            true, true, false, true, true, true,
-        ]);
+        let seen: Vec<bool> = bias.into_data().try_to_vec::<f32>().unwrap().iter().map(|&b| b == 0.0).collect();
+        assert_eq!(
+            seen,
+            [
+                false, true, false, false, true, true, // row 0: key 0 is padding
+                true, true, false, true, true, true,
+            ]
+        );
     }
 
     #[test]

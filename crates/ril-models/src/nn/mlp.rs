@@ -36,8 +36,5 @@ impl SwiGlu {
 
 /// A linear layer whose values come later; nothing is allocated before the first use.
 pub(crate) fn linear(input: usize, output: usize, bias: bool, device: &Device) -> Linear {
-    LinearConfig::new(input, output)
-        .with_bias(bias)
-        .with_initializer(burn::module::Initializer::Zeros)
-        .init(device)
+    LinearConfig::new(input, output).with_bias(bias).with_initializer(burn::module::Initializer::Zeros).init(device)
 }

@@ -108,7 +108,11 @@ fn layout_row(
 ///
 /// # Errors
 /// [`ModelError::ImageTokens`] when the text holds an image token: images belong to the first forward.
-pub fn continue_layout(input: &ModelInput, config: &Qwen2_5VlConfig, next_position: &[usize]) -> Result<Layout, ModelError> {
+pub fn continue_layout(
+    input: &ModelInput,
+    config: &Qwen2_5VlConfig,
+    next_position: &[usize],
+) -> Result<Layout, ModelError> {
     let seq = input.tokens.seq();
     let mut axis = vec![0; input.tokens.ids().len()];
     let mut next_position = next_position.to_vec();

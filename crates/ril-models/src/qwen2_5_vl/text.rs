@@ -137,8 +137,9 @@ pub fn mrope_table(positions: &[Vec<usize>; 3], rows: usize, config: &TextConfig
     let axes: Vec<usize> = (0..3).flat_map(|axis| std::iter::repeat_n(axis, config.mrope_section[axis])).collect();
     let tokens = positions[0].len();
     let mut angles = Vec::with_capacity(tokens * frequencies.len());
-    for token in 0..tokens {
-        angles.extend(axes.iter().zip(&frequencies).map(|(&axis, f)| positions[axis][token] as f32 * f));
+    for ((time, height), width) in positions[0].iter().zip(&positions[1]).zip(&positions[2]) {
+        let position = [*time, *height, *width];
+        angles.extend(axes.iter().zip(&frequencies).map(|(&axis, f)| position[axis] as f32 * f));
     }
     RotaryTable::from_angles(&angles, rows, tokens.checked_div(rows).unwrap_or(0), device)
 }

@@ -250,7 +250,8 @@ impl WindowPlan {
                     [token / columns * merge + inner / merge, token % columns * merge + inner % merge]
                 }));
                 frames.push(h * w);
-                for (top, left) in (0..rows).step_by(side).flat_map(|r| (0..columns).step_by(side).map(move |c| (r, c))) {
+                for (top, left) in (0..rows).step_by(side).flat_map(|r| (0..columns).step_by(side).map(move |c| (r, c)))
+                {
                     let (bottom, right) = ((top + side).min(rows), (left + side).min(columns));
                     token_order.extend((top..bottom).flat_map(|r| (left..right).map(move |c| base + r * columns + c)));
                     windows.push((bottom - top) * (right - left) * unit);
@@ -263,7 +264,9 @@ impl WindowPlan {
         }
         let patch_order: Vec<usize> = token_order.iter().flat_map(|&t| (0..unit).map(move |i| t * unit + i)).collect();
         let frequencies = inverse_frequencies(ROPE_THETA, config.hidden_size / config.num_heads / 2);
-        let angle = |patch: usize| positions[patch].iter().flat_map(|&p| frequencies.iter().map(move |f| p as f32 * f)).collect();
+        let angle = |patch: usize| {
+            positions[patch].iter().flat_map(|&p| frequencies.iter().map(move |f| p as f32 * f)).collect()
+        };
         let angles = patch_order.iter().map(|&p| angle(p)).collect();
         Self { patch_order, token_restore, windows, frames, angles }
     }

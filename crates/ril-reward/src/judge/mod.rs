@@ -188,7 +188,7 @@ mod tests {
     fn judges_and_rewards_are_object_safe_and_forward() {
         let judge: Box<dyn Judge> = Box::new(Scripted::new(vec![Verdict::Correct]));
         let reward: Box<dyn Reward> = Box::new(JudgeReward::new(&judge));
-        assert_eq!((&reward).score(&samples(&["a"])).expect("scored"), [Some(1.0)]);
-        assert_eq!((&reward).name(), "judge");
+        assert_eq!(reward.score(&samples(&["a"])).expect("scored"), [Some(1.0)]);
+        assert_eq!(reward.name(), "judge");
     }
 }

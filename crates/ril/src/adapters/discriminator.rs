@@ -9,8 +9,8 @@ use ril_models::{ChatModel, Content, Message, ModelInput, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RilError;
-use crate::learner::TrainableModel;
 use crate::group::{Group, Origin, Prompt, Question, prompt_batch};
+use crate::learner::TrainableModel;
 
 /// A language model as a [`SequenceEncoder`]; the discriminator of RIL starts as a copy of the student.
 #[derive(Module, Debug)]
