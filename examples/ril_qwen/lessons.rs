@@ -68,6 +68,7 @@ impl Lesson {
             weight_decay: 0.01,
             // Short and long answers are kept apart, so that short ones carry little padding.
             micro_batch_rows: 16,
+            passes_at_once: 2,
             ..OptimizerSettings::constant(self.rates[0])
         };
         let config = SftConfig { rows_per_step: ROWS, total_steps: steps, optimizer, seed: self.seed };

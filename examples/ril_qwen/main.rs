@@ -209,6 +209,7 @@ impl Recipe {
             optimizer.learning_rate = settings.learning_rate();
             optimizer.final_learning_rate = settings.learning_rate();
             optimizer.micro_batch_rows = settings.micro_batch_rows();
+            optimizer.passes_at_once = if settings.model.is_none() { 2 } else { 1 };
         }
         config.gail.micro_batch_rows = settings.micro_batch_rows();
         config.gail.max_grad_norm = Some(1.0);

@@ -50,6 +50,9 @@ pub struct OptimizerSettings {
     pub max_grad_norm: Option<f32>,
     /// Rows of one forward and backward pass; bounds memory, changes no gradient.
     pub micro_batch_rows: usize,
+    /// Passes that run side by side on threads of their own. Networks too small to keep the cores busy gain; each
+    /// pass needs memory of its own. Changes no gradient: they are added in the order of the micro-batches.
+    pub passes_at_once: usize,
 }
 
 impl OptimizerSettings {
@@ -62,6 +65,7 @@ impl OptimizerSettings {
             weight_decay: 0.0,
             max_grad_norm: Some(1.0),
             micro_batch_rows: 64,
+            passes_at_once: 1,
         }
     }
 
@@ -77,8 +81,9 @@ impl OptimizerSettings {
         if rates.iter().any(|r| !r.is_finite() || *r < 0.0) {
             return Err(RilError::Config("learning rates and weight decay must be finite and not negative".into()));
         }
-        if self.micro_batch_rows == 0 {
-            return Err(RilError::Config("micro_batch_rows: expected at least 1, got 0".into()));
+        if self.micro_batch_rows == 0 || self.passes_at_once == 0 {
+            let message = "micro_batch_rows and passes_at_once: expected at least 1, got 0";
+            return Err(RilError::Config(message.into()));
         }
         match self.max_grad_norm {
             Some(norm) if !(norm.is_finite() && norm > 0.0) => {

@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleDisplay};
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 use burn_train::checkpoint::{Checkpointer, FileCheckpointer};
+use rayon::prelude::*;
 use ril_gail::clip_global_norm;
 use ril_models::ChatModel;
 
@@ -19,9 +20,9 @@ pub fn adamw(settings: &OptimizerSettings) -> ModuleOptimizer {
 }
 
 /// A model that can be sampled, scored and trained; every such type is one.
-pub trait TrainableModel: ChatModel + Module + ModuleDisplay {}
+pub trait TrainableModel: ChatModel + Module + ModuleDisplay + Sync {}
 
-impl<M: ChatModel + Module + ModuleDisplay> TrainableModel for M {}
+impl<M: ChatModel + Module + ModuleDisplay + Sync> TrainableModel for M {}
 
 /// A trainable model and its AdamW state.
 pub struct Learner<M> {
@@ -120,27 +121,36 @@ impl<M: Module> Learner<M> {
     }
 }
 
-/// Gradients of several micro-batches, added up.
-pub struct Gradients<'a, M: Module> {
-    model: &'a M,
-    sum: GradientsAccumulator<M>,
-}
-
-impl<'a, M: Module> Gradients<'a, M> {
-    /// Nothing yet.
-    pub fn of(model: &'a M) -> Self {
-        Self { model, sum: GradientsAccumulator::new() }
+/// Gradients of several micro-batches, added in their order, and what each pass gives beside its loss.
+///
+/// `passes_at_once` of them run on threads of their own, each on a fork of the model, so that their graphs share
+/// nothing.
+///
+/// # Errors
+/// The first error of a pass.
+pub fn sum_gradients<M: TrainableModel, P: Sync, T: Send>(
+    model: &M,
+    parts: &[P],
+    passes_at_once: usize,
+    pass: impl Fn(&M, &P) -> Result<(Tensor<1>, T), RilError> + Sync,
+) -> Result<(GradientsParams, Vec<T>), RilError> {
+    let device = model.device().autodiff();
+    let one = |part: &P| {
+        let model = model.clone().fork(&device);
+        let (loss, value) = pass(&model, part)?;
+        Ok((GradientsParams::from_grads(loss.backward(), &model), value))
+    };
+    let mut sum = GradientsAccumulator::<M>::new();
+    let mut values = Vec::with_capacity(parts.len());
+    for parts in parts.chunks(passes_at_once.max(1)) {
+        let passes: Vec<(GradientsParams, T)> = match parts {
+            [part] => vec![one(part)?],
+            parts => parts.par_iter().map(one).collect::<Result<_, RilError>>()?,
+        };
+        for (gradients, value) in passes {
+            sum.accumulate(model, gradients);
+            values.push(value);
+        }
     }
-
-    /// Runs one backward pass and adds its gradients.
-    pub fn add(&mut self, loss: &Tensor<1>) {
-        let gradients = GradientsParams::from_grads(loss.backward(), self.model);
-        self.sum.accumulate(self.model, gradients);
-    }
-
-    /// The sum.
-    #[must_use]
-    pub fn into_sum(mut self) -> GradientsParams {
-        self.sum.grads()
-    }
+    Ok((sum.grads(), values))
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use burn::tensor::{Bool, Tensor, TensorData};
+use rayon::prelude::*;
 use ril_grpo::{GrpoConfig, LossTotals, Policy, PolicyBatch, PolicyMetrics, RowMetrics, policy_loss};
 
 use crate::adapters::ModelPolicy;
 use crate::error::RilError;
 use crate::group::{Group, Prompt, ScoringBatch};
-use crate::learner::{Gradients, Learner, TrainableModel};
+use crate::learner::{Learner, TrainableModel, sum_gradients};
 
 /// How often and how hard the policy is updated on one batch of rollouts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,11 +62,15 @@ pub fn optimise<M: TrainableModel>(
     order.sort_by_key(|&row| rows[row].1.len());
     let totals = LossTotals { sequences: rows.len(), tokens: rows.iter().map(|r| r.1.len()).sum() };
     let size = policy.settings().micro_batch_rows;
-    let mut parts = Vec::new();
-    for picked in order.chunks(size) {
+    let part = |picked: &[usize]| {
         let rows: Vec<_> = picked.iter().map(|&row| rows[row]).collect();
         let advantages: Vec<f32> = picked.iter().map(|&row| advantages[row]).collect();
-        parts.push(Part::new(ScoringBatch::new(&rows)?, advantages, policy, reference, config, plan)?);
+        Part::new(ScoringBatch::new(&rows)?, advantages, policy, reference, config, plan)
+    };
+    let picked: Vec<&[usize]> = order.chunks(size).collect();
+    let mut parts = Vec::with_capacity(picked.len());
+    for picked in picked.chunks(policy.settings().passes_at_once) {
+        parts.extend(picked.par_iter().map(|picked| part(picked)).collect::<Result<Vec<_>, RilError>>()?);
     }
     let mut update = PolicyUpdate { rows: Vec::new(), grad_norm: 0.0 };
     for _ in 0..plan.updates {
@@ -120,19 +125,15 @@ fn one_update<M: TrainableModel>(
     config: &GrpoConfig,
     plan: UpdatePlan,
 ) -> Result<PolicyUpdate, RilError> {
-    let model = policy.model();
-    let mut gradients = Gradients::of(model);
-    let mut metrics = Vec::with_capacity(parts.len());
-    for part in parts {
+    let passes_at_once = policy.settings().passes_at_once;
+    let (gradients, metrics) = sum_gradients(policy.model(), parts, passes_at_once, |model, part| {
         let log_probs = scorer(model.clone(), plan).token_log_probs(&part.batch)?;
         let old = part.old_log_probs.clone().unwrap_or_else(|| log_probs.clone().inner());
         let (reference, advantages) = (part.ref_log_probs.clone(), part.advantages.clone());
         let batch = PolicyBatch::with_totals(old, reference, advantages, part.mask.clone(), totals)?;
         let loss = policy_loss(&batch, log_probs, config)?;
-        gradients.add(&loss.loss);
-        metrics.push(loss.metrics);
-    }
-    let gradients = gradients.into_sum();
+        Ok((loss.loss, loss.metrics))
+    })?;
     let rows = PolicyMetrics::cat(&metrics).map(PolicyMetrics::read).transpose()?.unwrap_or_default();
     let loss: f64 = rows.iter().map(|r| r.loss).sum();
     if !loss.is_finite() {

@@ -11,7 +11,7 @@ use crate::adapters::ModelPolicy;
 use crate::config::OptimizerSettings;
 use crate::error::RilError;
 use crate::group::{Prompt, ScoringBatch};
-use crate::learner::{Gradients, Learner, TrainableModel};
+use crate::learner::{Learner, TrainableModel, sum_gradients};
 use crate::stage::{Stage, StepMetrics, batch_indices};
 
 /// Settings of SFT.
@@ -86,19 +86,18 @@ impl<M: TrainableModel> Stage for SftTrainer<M> {
         // Rows of like length stand together, so that micro-batches hold little padding.
         rows.sort_by_key(|r| r.completion.len());
         let tokens: usize = rows.iter().map(|r| r.completion.len()).sum();
-        let model = self.learner.model();
-        let (mut gradients, mut losses) = (Gradients::of(model), Vec::new());
-        for chunk in rows.chunks(self.config.optimizer.micro_batch_rows) {
-            let rows: Vec<_> = chunk.iter().map(|r| (&r.prompt, r.completion.as_slice())).collect();
+        let settings = &self.config.optimizer;
+        let parts: Vec<&[&SftExample]> = rows.chunks(settings.micro_batch_rows).collect();
+        let pass = |model: &M, part: &&[&SftExample]| {
+            let rows: Vec<_> = part.iter().map(|r| (&r.prompt, r.completion.as_slice())).collect();
             let batch = ScoringBatch::new(&rows)?;
             let log_probs = ModelPolicy::new(model.clone()).token_log_probs(&batch)?;
             let mask = TensorData::new(batch.completion_mask.clone(), log_probs.dims());
             let padding = Tensor::<2, Bool>::from_data(mask, &model.device()).bool_not();
             let loss = log_probs.mask_fill(padding, 0.0).sum().neg() / tokens as f64;
-            gradients.add(&loss);
-            losses.push(loss.inner());
-        }
-        let gradients = gradients.into_sum();
+            Ok((loss.clone(), loss.inner()))
+        };
+        let (gradients, losses) = sum_gradients(self.learner.model(), &parts, settings.passes_at_once, pass)?;
         let loss: f32 = Tensor::cat(losses, 0).sum().into_scalar();
         if !loss.is_finite() {
             return Err(RilError::NonFinite { step: self.step, what: "SFT loss", value: loss });
