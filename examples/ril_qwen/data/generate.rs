@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn kinds_and_lengths_come_in_their_parts() {
-        let mix = Mix { digits: [0, 1, 1], ..Mix::default() };
+        let mix = Mix { digits: [0, 0, 1, 1], ..Mix::default() };
         let examples = generate(Split::Train, 4000, 2, &mix);
         let share = |is: &dyn Fn(&Example) -> bool| examples.iter().filter(|e| is(e)).count() as f64 / 4000.0;
         assert!((share(&|e| e.kind == Kind::Sum) - 0.5).abs() < 0.04);

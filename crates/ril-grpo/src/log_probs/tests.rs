@@ -42,6 +42,7 @@ fn plain(inputs: &Inputs, weight: Tensor<2>, temperature: f64) -> Tensor<2> {
     gather_log_probs(logits.reshape([batch, seq, vocab]), inputs.targets.clone()).unwrap()
 }
 
+#[track_caller]
 fn close<const D: usize>(got: Tensor<D>, expected: Tensor<D>, tolerance: f32) {
     let expected = expected.inner().into_data();
     got.inner().into_data().assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(tolerance, tolerance));
