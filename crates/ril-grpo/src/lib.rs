@@ -108,3 +108,8 @@ pub use loss::{PolicyLoss, policy_loss};
 pub use metrics::{PolicyMetrics, PolicySummary, RowMetrics};
 pub use policy::Policy;
 pub use ratio::{MAX_LOG_RATIO, RatioLevel};
+
+/// The repository's README: its loop must compile and learn.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

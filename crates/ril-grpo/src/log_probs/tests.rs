@@ -72,6 +72,12 @@ fn equals_the_plain_composition_for_any_chunk() {
 }
 
 #[test]
+fn flex_runs_the_operator_with_and_without_autodiff() {
+    assert!(has_operator(&Device::flex()));
+    assert!(devices().iter().all(has_operator));
+}
+
+#[test]
 fn the_composed_fallback_agrees() {
     let inputs = inputs(&Device::flex().autodiff());
     let [batch, seq, width, _] = SHAPE;

@@ -189,7 +189,7 @@ impl Qwen2_5Vl {
         &self.parts
     }
 
-    /// The same architecture and parts with other weights; for a larger vocabulary of users than one checkpoint.
+    /// Numbers of the architecture.
     #[must_use]
     pub fn config(&self) -> &Qwen2_5VlConfig {
         &self.parts.config
