@@ -53,16 +53,29 @@ class Accelerator:
 
     gather_for_metrics = gather
 
+    def pad_across_processes(self, tensor, **options):
+        return tensor
+
     def reduce(self, tensor, reduction="sum"):
         return tensor
 
 
 def trainer(**settings):
-    """A GRPOTrainer with the attributes that its loss and its advantage code read."""
+    """A GRPOTrainer with the attributes that its loss and its advantage code read; `settings` are TRL's."""
     self = GRPOTrainer.__new__(GRPOTrainer)
     args = dict(
         use_bias_correction_kl=False,
         delta=None,
+        sapo_temperature_pos=1.0,
+        sapo_temperature_neg=1.05,
+        vespo_k_pos=2.0,
+        vespo_lambda_pos=3.0,
+        vespo_k_neg=3.0,
+        vespo_lambda_neg=2.0,
+        entropy_target=0.2,
+        entropy_coef_delta=0.005,
+        entropy_coef_min=0.0,
+        entropy_coef_max=1.0,
         steps_per_generation=1,
         gradient_accumulation_steps=1,
         per_device_train_batch_size=1024,
@@ -70,6 +83,7 @@ def trainer(**settings):
         gradient_checkpointing=False,
         report_to=[],
     )
+    args |= {name: settings.pop(name) for name in list(settings) if name in args}
     attributes = dict(
         accelerator=Accelerator(),
         args=SimpleNamespace(**args),
@@ -83,7 +97,11 @@ def trainer(**settings):
         current_gradient_accumulation_steps=1,
         num_iterations=1,
         aux_loss_enabled=False,
-        _entropy_bonus_enabled=False,
+        entropy_coef=0.0,
+        use_adaptive_entropy=False,
+        _entropy_bonus_enabled=settings.get("entropy_coef", 0.0) != 0.0 or settings.get("use_adaptive_entropy", False),
+        _last_world_entropy=float("inf"),
+        _entropy_window_stats=None,
         _metrics={"train": defaultdict(list), "eval": defaultdict(list)},
         # advantage code
         environment_factories=None,
@@ -92,8 +110,6 @@ def trainer(**settings):
         _tokenizer=SimpleNamespace(pad_token_id=0),
         pad_to_multiple_of=None,
         mask_truncated_completions=False,
-        reward_weights=torch.ones(1),
-        reward_func_names=["given"],
         multi_objective_aggregation="sum_then_normalize",
         log_multimodal=False,
         _logs=defaultdict(list, rewards=defaultdict(list), extra=defaultdict(list)),
@@ -105,37 +121,46 @@ def trainer(**settings):
     return self
 
 
-def trl_loss(case, settings):
-    """(loss, gradient with respect to log_probs, logged metrics) of TRL's `_compute_loss`."""
-    log_probs = torch.tensor(case["log_probs"], requires_grad=True)
+def run_loss(self, case, dtype=torch.float32, **inputs):
+    """TRL's `_compute_loss` on a case: (loss, gradients of log_probs and of entropies, every logged metric).
+
+    `inputs` replace or add to the batch that TRL reads.
+    """
+    log_probs = torch.tensor(case["log_probs"], dtype=dtype, requires_grad=True)
+    entropies = torch.tensor(case.get("entropies", torch.zeros_like(log_probs).tolist()), dtype=dtype)
+    entropies.requires_grad_()
     mask = torch.tensor(case["completion_mask"]).long()
     rows = mask.shape[0]
+    self._get_per_token_logps_and_entropies = lambda *a, **k: (log_probs, entropies, None)
+    self._metrics = {"train": defaultdict(list)}
+    batch = {
+        "prompt_ids": torch.ones(rows, 1, dtype=torch.long),
+        "prompt_mask": torch.ones(rows, 1, dtype=torch.long),
+        "completion_ids": torch.ones_like(mask),
+        "completion_mask": mask,
+        "advantages": torch.tensor(case["advantages"], dtype=dtype),
+        "old_per_token_logps": torch.tensor(case["old_log_probs"], dtype=dtype),
+        "ref_per_token_logps": torch.tensor(case["ref_log_probs"], dtype=dtype),
+        "num_items_in_batch": mask.sum(),
+    }
+    loss = GRPOTrainer._compute_loss(self, self.model, batch | inputs)
+    loss.backward()
+    metrics = {name: values[0] for name, values in self._metrics["train"].items()}
+    return loss.item(), log_probs.grad, entropies.grad, metrics
+
+
+def trl_loss(case, settings):
+    """(loss, gradient with respect to log_probs, some metrics)."""
     self = trainer(
         beta=case["beta"], epsilon_low=case["epsilon_low"], epsilon_high=case["epsilon_high"], **settings
     )
-    self._get_per_token_logps_and_entropies = lambda *a, **k: (log_probs, torch.zeros_like(log_probs), None)
-    loss = GRPOTrainer._compute_loss(
-        self,
-        self.model,
-        {
-            "prompt_ids": torch.ones(rows, 1, dtype=torch.long),
-            "prompt_mask": torch.ones(rows, 1, dtype=torch.long),
-            "completion_ids": torch.ones_like(mask),
-            "completion_mask": mask,
-            "advantages": torch.tensor(case["advantages"]),
-            "old_per_token_logps": torch.tensor(case["old_log_probs"]),
-            "ref_per_token_logps": torch.tensor(case["ref_log_probs"]),
-            "num_items_in_batch": mask.sum(),
-        },
-    )
-    loss.backward()
-    logged = self._metrics["train"]
+    loss, gradient, _, logged = run_loss(self, case)
     metrics = {
-        "kl": logged["kl"][0] if case["beta"] else None,
-        "clip_low": logged["clip_ratio/low_mean"][0],
-        "clip_high": logged["clip_ratio/high_mean"][0],
+        "kl": logged["kl"] if case["beta"] else None,
+        "clip_low": logged["clip_ratio/low_mean"],
+        "clip_high": logged["clip_ratio/high_mean"],
     }
-    return loss.item(), log_probs.grad.tolist(), metrics
+    return loss, gradient.tolist(), metrics
 
 
 def random_case(index, generator):
@@ -176,21 +201,27 @@ def random_case(index, generator):
     }
 
 
-def trl_advantages(rewards, group_size, scale_rewards):
-    """Advantages out of TRL's `_generate_and_score_completions`; None in `rewards` = not scored."""
-    rows = len(rewards)
-    self = trainer(
-        num_generations=group_size,
-        scale_rewards=scale_rewards,
+def run_scores(scored, group_size, **settings):
+    """TRL's `_generate_and_score_completions` on a table of scores (rows x reward functions, NaN = not scored)."""
+    rows, functions = scored.shape
+    defaults = dict(
         beta=0.0,
-        reward_funcs=[None],
+        reward_funcs=[None] * functions,
+        reward_func_names=[f"reward_{k}" for k in range(functions)],
+        reward_weights=torch.ones(functions),
     )
+    self = trainer(num_generations=group_size, **(defaults | settings))
     one = [[1] for _ in range(rows)]
     self._generate = lambda prompts: (one, one, None, ["x"] * rows, None, {}, None, None)
-    scored = torch.tensor([[float("nan") if r is None else r] for r in rewards])
     self._calculate_rewards = lambda *a: scored
     output = GRPOTrainer._generate_and_score_completions(self, [{"prompt": "x"}] * rows)
-    return output["advantages"].tolist()
+    return output["advantages"], {name: values[0] for name, values in self._metrics["train"].items()}
+
+
+def trl_advantages(rewards, group_size, scale_rewards):
+    """Advantages of one reward function; None in `rewards` = not scored."""
+    scored = torch.tensor([[float("nan") if r is None else r] for r in rewards])
+    return run_scores(scored, group_size, scale_rewards=scale_rewards)[0].tolist()
 
 
 def advantage_cases(generator):

@@ -17,6 +17,9 @@ pub enum LossAggregation {
     /// Mean over the tokens of a row, then over rows: each completion weighs the same.
     /// Alias: GRPO (arXiv 2402.03300, Equation 3).
     SeqMeanTokenMean,
+    /// Sum over the tokens of a row, then mean over rows. With a sequence ratio this is LUSPO: a loss that weighs a
+    /// sequence by its length. Alias: LUSPO (arXiv 2602.05261), `seq-mean-token-sum` in verl.
+    SeqMeanTokenSum,
     /// Sum over all tokens divided by `rows * max_completion_len`: no dependence on the length drawn.
     /// Alias: Dr.GRPO (arXiv 2503.20783).
     TokenSumOverBudget {
@@ -36,6 +39,7 @@ pub(crate) fn row_contributions(
     match aggregation {
         LossAggregation::TokenMean => row_sums / totals.tokens.max(1) as f64,
         LossAggregation::SeqMeanTokenMean => row_sums / row_tokens.clamp_min(1.0) / rows,
+        LossAggregation::SeqMeanTokenSum => row_sums / rows,
         LossAggregation::TokenSumOverBudget { max_completion_len } => row_sums / (rows * max_completion_len as f64),
     }
 }

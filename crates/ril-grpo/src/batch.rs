@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Bool, DType, Tensor};
+use burn::tensor::{Bool, DType, Tensor, TensorData};
 
-use crate::GrpoError;
+use crate::entropy::top_entropy_threshold;
 use crate::error::check_shape;
+use crate::rows::RowTensors;
+use crate::surrogate::in_range;
+use crate::{GrpoError, RowOrigin, RowRatio, RowRole, SamplerCorrection};
 
 /// Sizes of the *whole* batch that every micro-batch divides by.
 ///
@@ -16,13 +19,23 @@ pub struct LossTotals {
     pub sequences: usize,
     /// Number of trained tokens.
     pub tokens: usize,
+    /// Number of tokens that the entropy bonus acts on: all trained ones, unless
+    /// [`PolicyBatch::with_top_entropy_tokens`] chose some.
+    pub entropy_tokens: usize,
+    /// Number of trained tokens of teacher rows, which the SFT term divides by; 0 until [`PolicyBatch::with_rows`].
+    pub sft_tokens: usize,
 }
 
 impl LossTotals {
+    /// Totals of a batch without teacher rows.
+    pub fn new(sequences: usize, tokens: usize) -> Self {
+        Self { sequences, tokens, entropy_tokens: tokens, sft_tokens: 0 }
+    }
+
     /// Totals of a host-side mask, row-major `[sequences, seq]`, true = trained token.
     pub fn from_mask(completion_mask: &[bool], sequences: usize) -> Self {
         let tokens = completion_mask.iter().filter(|&&trained| trained).count();
-        Self { sequences, tokens }
+        Self::new(sequences, tokens)
     }
 }
 
@@ -30,7 +43,12 @@ impl std::ops::Add for LossTotals {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self { sequences: self.sequences + other.sequences, tokens: self.tokens + other.tokens }
+        Self {
+            sequences: self.sequences + other.sequences,
+            tokens: self.tokens + other.tokens,
+            entropy_tokens: self.entropy_tokens + other.entropy_tokens,
+            sft_tokens: self.sft_tokens + other.sft_tokens,
+        }
     }
 }
 
@@ -45,6 +63,20 @@ pub struct PolicyBatch {
     advantages: Tensor<1>,
     padding: Tensor<2, Bool>,
     totals: LossTotals,
+    rows: Option<RowTensors>,
+    sampler: Option<Sampler>,
+    /// True where a token is among those of highest entropy, `[batch, seq]`.
+    top_entropy: Option<Tensor<2, Bool>>,
+}
+
+/// What the sampler said, and what follows from it.
+#[derive(Debug, Clone)]
+pub(crate) struct Sampler {
+    /// `[batch, seq]`, NaN where the sampler gave none.
+    pub log_probs: Tensor<2>,
+    pub correction: Option<SamplerCorrection>,
+    /// `[batch, seq]` or `[batch, 1]`.
+    pub weights: Option<Tensor<2>>,
 }
 
 impl PolicyBatch {
@@ -64,9 +96,7 @@ impl PolicyBatch {
         advantages: Tensor<1>,
         completion_mask: Tensor<2, Bool>,
     ) -> Result<Self, GrpoError> {
-        let what = "completion_mask";
-        let data = completion_mask.clone().try_into_data().map_err(|source| GrpoError::DeviceRead { what, source })?;
-        let host: Vec<bool> = data.iter::<bool>().collect();
+        let host = read_mask("completion_mask", completion_mask.clone())?;
         let totals = LossTotals::from_mask(&host, completion_mask.dims()[0]);
         Self::with_totals(old_log_probs, ref_log_probs, advantages, completion_mask, totals)
     }
@@ -101,7 +131,131 @@ impl PolicyBatch {
             advantages: advantages.inner().cast(DType::F32),
             padding: completion_mask.inner().bool_not(),
             totals,
+            rows: None,
+            sampler: None,
+            top_entropy: None,
         })
+    }
+
+    /// Says who wrote each row and what its ratio is. Without this call every row is [`RowRole::STUDENT`].
+    ///
+    /// Rows that are [`RowRatio::Excluded`] leave the denominators of the policy term; tokens of teacher rows become
+    /// the denominator of the SFT term. Reads the mask from the device once. Call it before the other `with_`
+    /// methods and before [`PolicyBatch::rows`].
+    ///
+    /// # Shapes
+    /// - `roles`: `[batch]`
+    /// - `behaviour_log_probs`: `[batch, seq]`, nats, under the model that wrote the row; read in rows that are
+    ///   [`RowRatio::Given`], arbitrary elsewhere
+    ///
+    /// # Errors
+    /// [`GrpoError::Shape`], [`GrpoError::DeviceRead`]; [`GrpoError::Config`] for a shaping out of range, for
+    /// `Given` rows without `behaviour_log_probs`, and after another `with_` method.
+    pub fn with_rows(mut self, roles: Vec<RowRole>, behaviour_log_probs: Option<Tensor<2>>) -> Result<Self, GrpoError> {
+        let [rows, seq] = self.dims();
+        check_shape("roles", &[rows], &[roles.len()])?;
+        if self.rows.is_some() || self.sampler.is_some() || self.top_entropy.is_some() {
+            return Err(GrpoError::Config("with_rows: expected the first of the with_ calls".into()));
+        }
+        let tensors = RowTensors::new(roles, &self.padding.device())?;
+        let is_given: Vec<bool> = tensors.roles.iter().map(|role| role.ratio == RowRatio::Given).collect();
+        if is_given.contains(&true) {
+            let Some(given) = behaviour_log_probs else {
+                return Err(GrpoError::Config(
+                    "behaviour_log_probs: expected a tensor for rows Given, got none".into(),
+                ));
+            };
+            check_shape("behaviour_log_probs", &[rows, seq], &given.dims())?;
+            let is_given = Tensor::<2, Bool>::from_data(TensorData::new(is_given, [rows, 1]), &self.padding.device());
+            let given = given.inner().cast(DType::F32);
+            self.old_log_probs = self.old_log_probs.mask_where(is_given.expand([rows, seq]), given);
+        }
+        let row_tokens = self.read_row_tokens()?;
+        let tokens_of = |test: fn(&RowRole) -> bool| -> usize {
+            tensors.roles.iter().zip(&row_tokens).filter(|(role, _)| test(role)).map(|(_, tokens)| tokens).sum()
+        };
+        let excluded_rows = tensors.roles.iter().filter(|role| role.ratio == RowRatio::Excluded).count();
+        let excluded_tokens = tokens_of(|role| role.ratio == RowRatio::Excluded);
+        self.totals.sequences -= excluded_rows;
+        self.totals.tokens = self.totals.tokens.saturating_sub(excluded_tokens);
+        self.totals.entropy_tokens = self.totals.entropy_tokens.saturating_sub(excluded_tokens);
+        self.totals.sft_tokens += tokens_of(|role| role.origin == RowOrigin::Teacher);
+        self.rows = Some(tensors);
+        Ok(self)
+    }
+
+    /// Adds the sampler's own log-probabilities: for the metrics, for the off-policy mask, and for a correction of the
+    /// policy term ([`SamplerCorrection`]).
+    ///
+    /// # Shapes
+    /// - `sampler_log_probs`: `[batch, seq]`, nats; NaN where the sampler gave none (teacher rows): weight 1 there
+    ///
+    /// # Errors
+    /// [`GrpoError::Shape`], [`GrpoError::Config`].
+    pub fn with_sampler(
+        mut self,
+        sampler_log_probs: Tensor<2>,
+        correction: Option<SamplerCorrection>,
+    ) -> Result<Self, GrpoError> {
+        check_shape("sampler_log_probs", &self.dims(), &sampler_log_probs.dims())?;
+        let log_probs = sampler_log_probs.inner().cast(DType::F32);
+        let weights = match correction {
+            Some(correction) => {
+                correction.validate()?;
+                Some(correction.weights(self.old_log_probs.clone(), log_probs.clone(), self.padding.clone()))
+            }
+            None => None,
+        };
+        self.sampler = Some(Sampler { log_probs, correction, weights });
+        Ok(self)
+    }
+
+    /// Lets only the `share` tokens of highest entropy carry the policy term and the entropy bonus; the threshold is
+    /// the quantile over the trained tokens of this batch, and the denominators of the policy term stay those of all
+    /// tokens.
+    ///
+    /// Reads the entropies from the device once; give those of the behaviour policy, and call it on the whole batch,
+    /// before [`PolicyBatch::rows`]. Source: "Beyond the 80/20 rule", arXiv 2506.01939; TRL's `top_entropy_quantile`,
+    /// which takes the quantile of each micro-batch instead.
+    ///
+    /// # Shapes
+    /// - `entropy`: `[batch, seq]`, nats
+    ///
+    /// # Errors
+    /// [`GrpoError::Shape`], [`GrpoError::DeviceRead`]; [`GrpoError::Config`] unless `0 < share <= 1`;
+    /// [`GrpoError::NonFinite`] for an entropy of a trained token that is not finite.
+    pub fn with_top_entropy_tokens(mut self, entropy: Tensor<2>, share: f64) -> Result<Self, GrpoError> {
+        in_range("share", share, f64::MIN_POSITIVE, 1.0)?;
+        let shape = self.dims();
+        check_shape("entropy", &shape, &entropy.dims())?;
+        let trained = read_mask("completion_mask", self.policy_padding().bool_not())?;
+        let data = entropy.inner().cast(DType::F32).try_into_data();
+        let data = data.map_err(|source| GrpoError::DeviceRead { what: "entropy", source })?;
+        let entropy: Vec<f32> = data.iter::<f32>().collect();
+        if let Some(at) = (0..entropy.len()).find(|&at| trained[at] && !entropy[at].is_finite()) {
+            let (row, token) = (at / shape[1], at % shape[1]);
+            return Err(GrpoError::NonFinite { what: "entropy", row, token, value: entropy[at] });
+        }
+        let of_trained = entropy.iter().zip(&trained).filter(|(_, trained)| **trained).map(|(entropy, _)| *entropy);
+        let threshold = top_entropy_threshold(of_trained.collect(), share).unwrap_or(0.0);
+        let keep: Vec<bool> = entropy.iter().zip(&trained).map(|(e, &trained)| trained && *e >= threshold).collect();
+        self.totals.entropy_tokens = keep.iter().filter(|&&keep| keep).count();
+        self.top_entropy = Some(Tensor::from_data(TensorData::new(keep, shape), &self.padding.device()));
+        Ok(self)
+    }
+
+    /// Replaces the totals: for a step that spans several batches, the sum of theirs.
+    pub fn replace_totals(mut self, totals: LossTotals) -> Self {
+        self.totals = totals;
+        self
+    }
+
+    /// Number of trained tokens of each row, read from the device.
+    fn read_row_tokens(&self) -> Result<Vec<usize>, GrpoError> {
+        let [rows, seq] = self.dims();
+        let padding = read_mask("completion_mask", self.padding.clone())?;
+        let tokens = |row: usize| padding[row * seq..(row + 1) * seq].iter().filter(|&&padding| !padding).count();
+        Ok((0..rows).map(tokens).collect())
     }
 
     /// The micro-batch of some rows. It keeps the totals, so that losses and gradients of a partition add up to those
@@ -120,8 +274,15 @@ impl PolicyBatch {
             old_log_probs: cut(&self.old_log_probs),
             ref_log_probs: self.ref_log_probs.as_ref().map(cut),
             advantages: self.advantages.clone().slice_dim(0, rows.clone()),
-            padding: self.padding.clone().slice_dim(0, rows),
+            padding: self.padding.clone().slice_dim(0, rows.clone()),
             totals: self.totals,
+            rows: self.rows.as_ref().map(|tensors| tensors.rows(rows.clone())),
+            sampler: self.sampler.as_ref().map(|sampler| Sampler {
+                log_probs: cut(&sampler.log_probs),
+                correction: sampler.correction,
+                weights: sampler.weights.as_ref().map(cut),
+            }),
+            top_entropy: self.top_entropy.as_ref().map(|keep| keep.clone().slice_dim(0, rows.clone())),
         })
     }
 
@@ -155,10 +316,42 @@ impl PolicyBatch {
         self.padding.clone().bool_not()
     }
 
+    /// Who wrote each row and what its ratio is, `[batch]`.
+    pub fn roles(&self) -> Vec<RowRole> {
+        self.rows.as_ref().map_or_else(|| vec![RowRole::STUDENT; self.dims()[0]], |rows| rows.roles.clone())
+    }
+
+    pub(crate) fn row_tensors(&self) -> Option<&RowTensors> {
+        self.rows.as_ref()
+    }
+
+    pub(crate) fn sampler(&self) -> Option<&Sampler> {
+        self.sampler.as_ref()
+    }
+
+    /// True where a token has no entropy bonus and no policy term.
+    pub(crate) fn low_entropy(&self) -> Option<Tensor<2, Bool>> {
+        self.top_entropy.clone().map(Tensor::bool_not)
+    }
+
+    /// True where a token has no policy term, `[batch, seq]`: padding, and rows that are excluded.
+    pub(crate) fn policy_padding(&self) -> Tensor<2, Bool> {
+        match &self.rows {
+            Some(rows) => self.padding.clone().bool_or(rows.is_excluded.clone().expand(self.dims())),
+            None => self.padding.clone(),
+        }
+    }
+
     /// True where a token is not trained, `[batch, seq]`.
     pub(crate) fn padding(&self) -> Tensor<2, Bool> {
         self.padding.clone()
     }
+}
+
+/// A mask on the host.
+fn read_mask(what: &'static str, mask: Tensor<2, Bool>) -> Result<Vec<bool>, GrpoError> {
+    let data = mask.try_into_data().map_err(|source| GrpoError::DeviceRead { what, source })?;
+    Ok(data.iter::<bool>().collect())
 }
 
 #[cfg(test)]
@@ -180,7 +373,7 @@ mod tests {
         let mask = mask([[true, true, false], [true, false, false]]);
         let advantages = Tensor::zeros([2], &Device::flex());
         let batch = PolicyBatch::new(zeros([2, 3]), None, advantages, mask).unwrap();
-        let totals = LossTotals { sequences: 2, tokens: 3 };
+        let totals = LossTotals::new(2, 3);
         assert_eq!(batch.totals(), totals);
         let part = batch.rows(1..2).unwrap();
         assert_eq!((part.dims(), part.totals()), ([1, 3], totals));
@@ -217,7 +410,7 @@ mod tests {
             let message = result.unwrap_err().to_string();
             assert!(message.starts_with(name), "{message}");
         }
-        let totals = LossTotals { sequences: 1, tokens: 6 };
+        let totals = LossTotals::new(1, 6);
         let advantages = Tensor::zeros([2], &flex);
         let mask = mask([[true; 3]; 2]);
         let error = PolicyBatch::with_totals(zeros([2, 3]), None, advantages, mask, totals);

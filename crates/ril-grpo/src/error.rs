@@ -56,6 +56,40 @@ pub enum GrpoError {
         /// Sequences in the totals.
         sequences: usize,
     },
+    /// The loss needs entropies, but the scores hold none.
+    #[error("entropy: expected a tensor because entropy_coefficient is {coefficient}, got none")]
+    MissingEntropy {
+        /// The configured weight of the bonus.
+        coefficient: f64,
+    },
+    /// A value of one token is NaN or infinite.
+    #[error("{what} of row {row}, token {token} is not finite: {value}")]
+    NonFinite {
+        /// What was computed.
+        what: &'static str,
+        /// Row in the batch.
+        row: usize,
+        /// Column of the completion.
+        token: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A gradient is NaN or infinite.
+    #[error("gradient of {parameter} {shape:?} is not finite")]
+    NonFiniteGradient {
+        /// Path of the parameter in its module.
+        parameter: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// A trainable parameter received no gradient.
+    #[error("gradient of {parameter} {shape:?}: expected one, got none")]
+    NoGradient {
+        /// Path of the parameter in its module.
+        parameter: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
     /// A configuration value outside its range.
     #[error("config: {0}")]
     Config(String),

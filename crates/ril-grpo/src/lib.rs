@@ -3,11 +3,11 @@
 //!
 //! | Step | Item | Where |
 //! |---|---|---|
-//! | rewards to advantages | [`group_advantages`] | host, `f64` |
+//! | rewards to advantages | [`AdvantageEstimator`] | host, `f64` |
 //! | hidden states to log-probabilities | [`selective_log_probs`], [`gather_log_probs`] | device, differentiable |
 //! | constants of a step | [`PolicyBatch`] | device, validated once |
 //! | loss of a micro-batch | [`policy_loss`] | device, differentiable |
-//! | what to log | [`PolicyMetrics`], [`PolicySummary`] | device, then one read |
+//! | what to log | [`PolicyMetrics`], [`StepMetrics`] | device, then one read |
 //!
 //! # The one design decision
 //!
@@ -21,9 +21,11 @@
 //!
 //! # Methods
 //!
-//! [`GrpoConfig`] combines clip widths, [`KlEstimator`], [`RatioLevel`], [`LossAggregation`] and [`RewardScale`];
-//! constructors name the published combinations: [`GrpoConfig::grpo`], [`GrpoConfig::dr_grpo`], [`GrpoConfig::dapo`],
-//! [`GrpoConfig::gspo`], [`GrpoConfig::ril`].
+//! [`GrpoConfig`] combines a [`Surrogate`], [`RatioLevel`], [`KlEstimator`], [`LossAggregation`] and
+//! [`AdvantageEstimator`]; constructors name the published combinations: GRPO, Dr.GRPO, RIL, BNPO, DAPO, GSPO,
+//! GSPO-token, CISPO, SAPO, LUSPO, VESPO, GMPO, RLOO, REINFORCE++. [`PolicyBatch::with_rows`] lets other models' texts
+//! into the batch, each row with a ratio of its own ([`RowRatio`]: RIL, LUFFY, CHORD), [`PolicyBatch::with_sampler`]
+//! corrects for an inference engine, [`PolicyBatch::with_top_entropy_tokens`] trains the tokens that decide.
 //!
 //! # Example
 //!
@@ -32,8 +34,7 @@
 //! ```
 //! use burn::tensor::{Bool, Device, Int, Tensor};
 //! use ril_grpo::{
-//!     GrpoConfig, PolicyBatch, PolicyMetrics, PolicySummary, gather_log_probs, group_advantages,
-//!     policy_loss,
+//!     GrpoConfig, PolicyBatch, PolicyMetrics, PolicySummary, gather_log_probs, policy_loss,
 //! };
 //!
 //! let device = Device::flex();
@@ -42,7 +43,7 @@
 //!
 //! // A group of four completions of one token each, with their rewards.
 //! let rewards = [Some(1.0), Some(0.0), Some(0.0), None];
-//! let advantages = group_advantages(&rewards, 4, config.reward_scale)?;
+//! let advantages = config.advantage.advantages(&rewards, 4, &[1; 4])?;
 //! let tokens = Tensor::<2, Int>::from_ints([[0], [1], [2], [0]], &device);
 //! let logits = Tensor::<1>::zeros([3], &device.clone().autodiff()).require_grad();
 //! let score = |logits: Tensor<1>, tokens: Tensor<2, Int>| {
@@ -86,7 +87,9 @@
 mod advantage;
 mod aggregate;
 mod batch;
+mod checks;
 mod config;
+mod entropy;
 mod error;
 mod kl;
 mod log_probs;
@@ -94,20 +97,35 @@ mod loss;
 mod metrics;
 mod policy;
 mod ratio;
+mod rows;
+mod sampler;
 #[cfg(any(test, feature = "reference"))]
 pub mod scalar;
+mod surrogate;
 
-pub use advantage::{RewardScale, group_advantages};
+pub use advantage::{
+    AdvantageEstimator, GroupFilter, RewardColumn, RewardScale, filter_groups, group_advantages,
+    leave_one_out_advantages, mask_truncated_rows, normalize_then_sum, reinforce_plus_plus_advantages,
+    soft_overlong_penalty, sum_rewards,
+};
 pub use aggregate::LossAggregation;
 pub use batch::{LossTotals, PolicyBatch};
+pub use checks::{check_gradients, check_tokens};
 pub use config::GrpoConfig;
+pub use entropy::{AdaptiveEntropy, EntropyController};
 pub use error::GrpoError;
-pub use kl::KlEstimator;
+pub use kl::{KlEstimator, KlGradient};
 pub use log_probs::{gather_log_probs, selective_log_probs};
 pub use loss::{PolicyLoss, policy_loss};
-pub use metrics::{PolicyMetrics, PolicySummary, RowMetrics};
-pub use policy::Policy;
+pub use metrics::{
+    CompletionMetrics, PolicyMetrics, PolicySummary, RewardMetrics, RowMetrics, SamplerColumns, SamplerRow,
+    SamplerSummary, StepMetrics,
+};
+pub use policy::{Policy, TokenScores};
 pub use ratio::{MAX_LOG_RATIO, RatioLevel};
+pub use rows::{RowOrigin, RowRatio, RowRole, SftTerm, SftTokenWeight};
+pub use sampler::{SamplerBound, SamplerCorrection, SamplerLevel};
+pub use surrogate::{ClipRange, GammaShape, Surrogate};
 
 /// The repository's README: its loop must compile and learn.
 #[cfg(doctest)]

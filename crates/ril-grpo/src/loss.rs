@@ -1,84 +1,214 @@
-//! The clipped policy loss with its KL term.
+//! The policy loss: surrogate, KL, entropy bonus and supervised term of one (micro-)batch.
 
 use burn::tensor::{Bool, DType, Tensor};
 
 use crate::aggregate::row_contributions;
 use crate::error::check_shape;
 use crate::kl::kl_per_token;
+use crate::metrics::SamplerColumns;
 use crate::ratio::{importance_ratio, log_ratio};
-use crate::{GrpoConfig, GrpoError, PolicyBatch, PolicyMetrics};
+use crate::sampler::sampler_difference;
+use crate::surrogate::{SurrogateInput, TokenLoss, token_loss};
+use crate::{GrpoConfig, GrpoError, PolicyBatch, PolicyMetrics, SftTerm, SftTokenWeight, Surrogate, TokenScores};
 
 /// Loss of one (micro-)batch and what it reports.
 #[derive(Debug, Clone)]
 pub struct PolicyLoss {
     /// To be minimised, `[1]`, differentiable with respect to `log_probs`; a share of the whole batch's loss.
     pub loss: Tensor<1>,
-    /// Sums per row, detached, still on the device.
+    /// Sums per row, without autodiff, still on the device.
     pub metrics: PolicyMetrics,
 }
 
-/// Clipped surrogate with a KL term: `mean_t [ -min(rho A, clip(rho) A) + beta KL ]`, to be minimised.
+/// `mean_t [ w_t surrogate(rho_t, A) + beta KL_t ]`, less an entropy bonus, mixed with a supervised term; minimised.
 ///
-/// `rho = exp(log_probs - old_log_probs)` per token or per sequence ([`RatioLevel`](crate::RatioLevel)), kept in
-/// `[1 - epsilon_low, 1 + epsilon_high]` by `clip`; the mean is a [`LossAggregation`](crate::LossAggregation) over
-/// the totals of the whole batch, so losses and gradients of micro-batches add up. Computed in `f32` whatever the
-/// type of `log_probs`.
+/// * `rho` is the importance ratio ([`RatioLevel`](crate::RatioLevel), [`RowRatio`](crate::RowRatio)), the surrogate
+///   one of [`Surrogate`], the mean a [`LossAggregation`](crate::LossAggregation).
+/// * `w_t` is 1, times the sampler correction, times 0 for a token below the entropy threshold, times 0 for a row that
+///   the off-policy mask drops. It weighs the policy-gradient term, not the KL.
+/// * The bonus is `entropy_coefficient` times the mean entropy over the tokens that carry it.
+/// * With [`SftTerm`] the loss is `(1 - weight)` times all that, plus `weight` times the mean cross-entropy of teacher
+///   tokens.
 ///
-/// Source: DeepSeekMath, arXiv 2402.03300, Equation 3; the surrogate is PPO's, arXiv 1707.06347, Equation 7. Differs
-/// from both, and from TRL 1.16: log-ratios are kept in `[-20, 20]` (gradient 0 outside) and content under a false
-/// mask, NaN included, changes neither loss nor gradient. On the border of the clip, where any slope between the two
-/// branches is right, the gradient is that of the unclipped term (TRL's is half of it).
+/// Every mean divides by the totals of the whole batch, so losses and gradients of micro-batches add up. Computed in
+/// `f32` whatever the type of the scores.
+///
+/// Source: DeepSeekMath, arXiv 2402.03300, Equation 3, and the papers that the variants name. Differs from TRL 1.16
+/// and verl: log-ratios are kept in `[-20, 20]` (gradient 0 outside) and content under a false mask, NaN included,
+/// changes neither loss nor gradient. On the border of a clip, where any slope between the two branches is right, the
+/// gradient is that of the unclipped term (TRL's is half of it).
 ///
 /// # Shapes
-/// - `log_probs`: `[batch, seq]`, nats, under the current policy
+/// - `scores`: log-probabilities `[batch, seq]`, nats, under the current policy, alone or with entropies
+///   ([`TokenScores`])
 /// - output: `[1]`; a batch without trained tokens gives 0
 ///
 /// # Errors
-/// [`GrpoError::Shape`] if `log_probs` has not the batch's shape, [`GrpoError::MissingReference`] if `beta` is not 0
-/// and the batch holds no reference, [`GrpoError::Config`] as [`GrpoConfig::validate`].
-pub fn policy_loss(batch: &PolicyBatch, log_probs: Tensor<2>, config: &GrpoConfig) -> Result<PolicyLoss, GrpoError> {
+/// [`GrpoError::Shape`] if a score has not the batch's shape, [`GrpoError::MissingReference`] if `beta` is not 0
+/// and the batch holds no reference, [`GrpoError::MissingEntropy`] if there is a bonus and the scores hold no
+/// entropies, [`GrpoError::Config`] as [`GrpoConfig::validate`].
+pub fn policy_loss(
+    batch: &PolicyBatch,
+    scores: impl Into<TokenScores>,
+    config: &GrpoConfig,
+) -> Result<PolicyLoss, GrpoError> {
     config.validate()?;
-    check_shape("log_probs", &batch.dims(), &log_probs.dims())?;
-    let padding = batch.padding();
-    let row_tokens = padding.clone().bool_not().float().sum_dim(1).squeeze_dim::<1>(1);
-    let log_probs = log_probs.cast(DType::F32);
-    let advantages = batch.advantages().unsqueeze_dim::<2>(1);
-
-    let log_ratio_old = log_ratio(log_probs.clone(), batch.old_log_probs(), padding.clone());
-    let ratio = importance_ratio(log_ratio_old, row_tokens.clone(), config.ratio);
-    let unclipped = ratio.clone() * advantages.clone();
-    let low = 1.0 - config.epsilon_low;
-    let high = 1.0 + config.epsilon_high;
-    let clipped = ratio.clone().clamp(low, high) * advantages.clone();
-    let surrogate = unclipped.min_pair(clipped).neg();
-
-    let kl = batch.ref_log_probs().map(|reference| {
-        let log_ratio_ref = log_ratio(reference, log_probs.clone(), padding.clone());
-        kl_per_token(log_ratio_ref, config.kl)
-    });
-    let per_token = match &kl {
-        _ if config.beta == 0.0 => surrogate,
-        Some(kl) => surrogate + kl.clone() * config.beta,
-        None => return Err(GrpoError::MissingReference { beta: config.beta }),
+    let scores = checked(batch, scores.into(), config)?;
+    let terms = Terms::new(batch, scores, config);
+    let padding = terms.padding.clone();
+    let TokenLoss { loss: policy, clipped } = terms.policy(batch, config);
+    let per_token = match (&terms.kl, config.beta) {
+        (_, 0.0) => policy,
+        (Some(kl), beta) => policy + kl.clone() * beta,
+        (None, beta) => return Err(GrpoError::MissingReference { beta }),
     };
     let row_sums = sum_tokens(per_token, padding.clone());
-    let row_loss = row_contributions(row_sums, row_tokens.clone(), batch.totals(), config.aggregation);
-
+    let policy_tokens = count_tokens(padding.clone());
+    let mut row_loss = row_contributions(row_sums, policy_tokens, batch.totals(), config.aggregation);
+    if config.entropy_coefficient > 0.0 {
+        row_loss = row_loss - terms.entropy_bonus(batch) * config.entropy_coefficient;
+    }
+    if let Some(sft) = config.sft {
+        row_loss = row_loss * (1.0 - sft.weight) + terms.supervised(batch, sft) * sft.weight;
+    }
+    let clip = |tokens: Option<Tensor<2, Bool>>| match tokens {
+        Some(tokens) => sum_tokens(tokens.float(), padding.clone()),
+        None => Tensor::zeros([batch.dims()[0]], &padding.device()),
+    };
+    let (low, high) = clipped.map_or((None, None), |clipped| (Some(clipped.low), Some(clipped.high)));
     // `inner`, not `detach`: a detached leaf stays tracked.
-    let ratio = ratio.inner();
-    let is_low = ratio.clone().lower_elem(low).float() * advantages.clone().lower_elem(0.0).float();
-    let is_high = ratio.clone().greater_elem(high).float() * advantages.greater_elem(0.0).float();
     let metrics = PolicyMetrics {
         row_loss: row_loss.clone().inner(),
-        row_tokens,
-        row_log_prob: sum_tokens(log_probs.inner(), padding.clone()),
-        row_ratio: sum_tokens(ratio, padding.clone()),
-        row_kl: kl.map(|kl| sum_tokens(kl.inner(), padding.clone())),
-        row_clip_low: sum_tokens(is_low, padding.clone()),
-        row_clip_high: sum_tokens(is_high, padding),
+        row_tokens: count_tokens(batch.padding()),
+        row_log_prob: sum_tokens(terms.log_probs.inner(), batch.padding()),
+        row_ratio: sum_tokens(terms.ratio.inner(), batch.padding()),
+        row_clip_low: clip(low),
+        row_clip_high: clip(high),
+        row_kl: terms.kl.map(|kl| sum_tokens(kl.inner(), batch.padding())),
+        row_entropy: terms.entropy.map(|entropy| sum_tokens(entropy.inner(), batch.padding())),
+        sampler: batch.sampler().map(|sampler| SamplerColumns::new(batch, sampler)),
     };
-    let loss = row_loss.sum();
-    Ok(PolicyLoss { loss, metrics })
+    Ok(PolicyLoss { loss: row_loss.sum(), metrics })
+}
+
+fn checked(batch: &PolicyBatch, scores: TokenScores, config: &GrpoConfig) -> Result<TokenScores, GrpoError> {
+    let shape = batch.dims();
+    check_shape("log_probs", &shape, &scores.log_probs.dims())?;
+    if let Some(entropy) = &scores.entropy {
+        check_shape("entropy", &shape, &entropy.dims())?;
+    } else if config.entropy_coefficient > 0.0 {
+        return Err(GrpoError::MissingEntropy { coefficient: config.entropy_coefficient });
+    }
+    Ok(TokenScores {
+        log_probs: scores.log_probs.cast(DType::F32),
+        entropy: scores.entropy.map(|entropy| entropy.cast(DType::F32)),
+    })
+}
+
+/// Per-token quantities, `[batch, seq]`, that the parts of the loss share; log-probabilities are 0 at padding.
+struct Terms {
+    log_probs: Tensor<2>,
+    log_ratio: Tensor<2>,
+    ratio: Tensor<2>,
+    advantages: Tensor<2>,
+    /// `[batch, 1]`, at least 1.
+    row_tokens: Tensor<2>,
+    kl: Option<Tensor<2>>,
+    entropy: Option<Tensor<2>>,
+    /// True where a token has no policy term.
+    padding: Tensor<2, Bool>,
+}
+
+impl Terms {
+    fn new(batch: &PolicyBatch, scores: TokenScores, config: &GrpoConfig) -> Self {
+        let shape = batch.dims();
+        let outside = batch.padding();
+        let log_ratio_old = log_ratio(scores.log_probs.clone(), batch.old_log_probs(), outside.clone());
+        let row_tokens = count_tokens(outside.clone()).clamp_min(1.0).unsqueeze_dim::<2>(1);
+        let ratio = importance_ratio(log_ratio_old.clone(), row_tokens.clone(), config.ratio);
+        let kl = batch.ref_log_probs().map(|reference| {
+            let log_ratio_ref = log_ratio(reference, scores.log_probs.clone(), outside.clone());
+            kl_per_token(log_ratio_ref, &ratio, config.kl, config.kl_gradient)
+        });
+        Self {
+            log_probs: scores.log_probs.mask_fill(outside, 0.0),
+            log_ratio: log_ratio_old,
+            ratio,
+            advantages: batch.advantages().unsqueeze_dim::<2>(1).expand(shape),
+            row_tokens,
+            kl,
+            entropy: scores.entropy,
+            padding: batch.policy_padding(),
+        }
+    }
+
+    /// Weighted policy-gradient term of each token.
+    fn policy(&self, batch: &PolicyBatch, config: &GrpoConfig) -> TokenLoss {
+        let shape = batch.dims();
+        let sampler_weights = batch.sampler().and_then(|sampler| sampler.weights.clone());
+        let is_gamma = matches!(config.surrogate, Surrogate::GammaWeight { .. });
+        let input = SurrogateInput {
+            log_probs: self.log_probs.clone(),
+            log_ratio: self.log_ratio.clone(),
+            ratio: self.ratio.clone(),
+            advantages: self.advantages.clone(),
+            row_tokens: self.row_tokens.clone(),
+            sampler_weights: if is_gamma { sampler_weights.clone() } else { None },
+        };
+        let TokenLoss { mut loss, clipped } = token_loss(input, config.surrogate);
+        if let Some(rows) = batch.row_tensors().filter(|rows| rows.has_behaviour_one()) {
+            let shaped = rows.shaped_probability(self.log_probs.clone()) * self.advantages.clone();
+            loss = loss.mask_where(rows.is_behaviour_one.clone().expand(shape), shaped.neg());
+        }
+        if let Some(threshold) = config.off_policy_threshold {
+            loss = loss.mask_fill(self.is_off_policy(batch, threshold).expand(shape), 0.0);
+        }
+        if let Some(low_entropy) = batch.low_entropy() {
+            loss = loss.mask_fill(low_entropy, 0.0);
+        }
+        if let Some(weights) = sampler_weights.filter(|_| !is_gamma) {
+            loss = loss * weights.expand(shape);
+        }
+        TokenLoss { loss, clipped }
+    }
+
+    /// `[batch, 1]`: rows of negative advantage that the policy has moved away from.
+    fn is_off_policy(&self, batch: &PolicyBatch, threshold: f64) -> Tensor<2, Bool> {
+        let behaviour = batch.sampler().map_or_else(|| batch.old_log_probs(), |sampler| sampler.log_probs.clone());
+        let difference = sampler_difference(self.log_probs.clone().inner(), behaviour, batch.padding()).neg();
+        let mean = difference.sum_dim(1) / self.row_tokens.clone();
+        let is_negative = batch.advantages().unsqueeze_dim::<2>(1).lower_elem(0.0);
+        mean.greater_elem(threshold).bool_and(is_negative)
+    }
+
+    /// Share of each row in the mean entropy, `[batch]`.
+    fn entropy_bonus(&self, batch: &PolicyBatch) -> Tensor<1> {
+        let outside = match batch.low_entropy() {
+            Some(low) => self.padding.clone().bool_or(low),
+            None => self.padding.clone(),
+        };
+        // `checked` has made sure that there are entropies.
+        let entropy = self.entropy.clone().unwrap_or_else(|| self.log_probs.zeros_like());
+        sum_tokens(entropy, outside) / batch.totals().entropy_tokens.max(1) as f64
+    }
+
+    /// Share of each row in the mean cross-entropy of teacher tokens, `[batch]`.
+    fn supervised(&self, batch: &PolicyBatch, sft: SftTerm) -> Tensor<1> {
+        let shape = batch.dims();
+        let Some(rows) = batch.row_tensors() else {
+            return Tensor::zeros([shape[0]], &self.padding.device());
+        };
+        let weighted = match sft.token_weight {
+            SftTokenWeight::Uniform => self.log_probs.clone(),
+            SftTokenWeight::Uncertainty => {
+                // A log-probability above 0 is rounding.
+                let p = self.log_probs.clone().inner().clamp_max(0.0).exp();
+                self.log_probs.clone() * (p.clone() * (p.neg() + 1.0))
+            }
+        };
+        let outside = batch.padding().bool_or(rows.is_not_imitated.clone().expand(shape));
+        sum_tokens(weighted.neg(), outside) / batch.totals().sft_tokens.max(1) as f64
+    }
 }
 
 /// Sum over the trained tokens of each row, `[batch]`.
@@ -86,164 +216,11 @@ fn sum_tokens(per_token: Tensor<2>, padding: Tensor<2, Bool>) -> Tensor<1> {
     per_token.mask_fill(padding, 0.0).sum_dim(1).squeeze_dim(1)
 }
 
-#[cfg(test)]
-mod tests {
-    use burn::tensor::{Device, TensorData};
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::scalar::{self, ScalarBatch};
-    use crate::{KlEstimator, LossAggregation, LossTotals, RatioLevel, RewardScale};
-
-    const ROWS: usize = 3;
-    const SEQ: usize = 4;
-    const TOKENS: usize = ROWS * SEQ;
-
-    /// Row-major tables of `ROWS * SEQ` values.
-    #[derive(Debug, Clone)]
-    struct Case {
-        log_probs: Vec<f32>,
-        old: Vec<f32>,
-        reference: Vec<f32>,
-        advantages: Vec<f32>,
-        mask: Vec<bool>,
-    }
-
-    fn case() -> impl Strategy<Value = Case> {
-        let table = |low: f32, high: f32| prop::collection::vec(low..high, TOKENS);
-        let shift = prop_oneof![8 => -0.6f32..0.6, 1 => -4f32..4.0, 1 => Just(0.0)];
-        let shifts = prop_oneof![
-            4 => prop::collection::vec(shift, TOKENS),
-            1 => table(-60.0, 60.0),
-        ];
-        let mask = prop::collection::vec(prop::bool::weighted(0.7), TOKENS);
-        let advantages = prop::collection::vec(prop_oneof![4 => -2f32..2.0, 1 => Just(0.0)], ROWS);
-        (table(-4.0, 0.0), shifts, table(-4.0, 0.0), advantages, mask).prop_map(
-            |(old, shifts, reference, advantages, mask)| Case {
-                log_probs: old.iter().zip(&shifts).map(|(o, s)| o + s).collect(),
-                old,
-                reference,
-                advantages,
-                mask,
-            },
-        )
-    }
-
-    fn config() -> impl Strategy<Value = GrpoConfig> {
-        let aggregation = prop_oneof![
-            Just(LossAggregation::TokenMean),
-            Just(LossAggregation::SeqMeanTokenMean),
-            Just(LossAggregation::TokenSumOverBudget { max_completion_len: 7 }),
-        ];
-        let kl = prop_oneof![Just(KlEstimator::K1), Just(KlEstimator::K2), Just(KlEstimator::K3)];
-        let ratio = prop_oneof![Just(RatioLevel::Token), Just(RatioLevel::Sequence)];
-        let beta = prop_oneof![Just(0.0), 0.01..0.5];
-        (aggregation, kl, ratio, beta, 0.05..0.3, 0.05..0.3).prop_map(|(aggregation, kl, ratio, beta, low, high)| {
-            GrpoConfig::new(aggregation, RewardScale::None)
-                .with_kl(kl)
-                .with_ratio(ratio)
-                .with_beta(beta)
-                .with_epsilon_low(low)
-                .with_epsilon_high(high)
-        })
-    }
-
-    fn tensor(values: &[f32], device: &Device) -> Tensor<2> {
-        Tensor::from_data(TensorData::new(values.to_vec(), [ROWS, SEQ]), device)
-    }
-
-    fn rows(values: &[f32]) -> Vec<Vec<f64>> {
-        let row = |row: &[f32]| row.iter().map(|&v| f64::from(v)).collect();
-        values.chunks(SEQ).map(row).collect()
-    }
-
-    /// Loss and gradient of the tensor code.
-    fn tensor_loss(case: &Case, config: &GrpoConfig) -> (f64, Vec<f32>) {
-        let device = Device::flex();
-        let mask = Tensor::from_data(TensorData::new(case.mask.clone(), [ROWS, SEQ]), &device);
-        let batch = PolicyBatch::new(
-            tensor(&case.old, &device),
-            Some(tensor(&case.reference, &device)),
-            Tensor::from_floats(case.advantages.as_slice(), &device),
-            mask,
-        );
-        let log_probs = tensor(&case.log_probs, &device.autodiff()).require_grad();
-        let loss = policy_loss(&batch.unwrap(), log_probs.clone(), config).unwrap().loss;
-        let value = f64::from(loss.clone().into_scalar::<f32>());
-        let gradient = log_probs.grad(&loss.backward()).unwrap();
-        (value, gradient.into_data().try_to_vec::<f32>().unwrap())
-    }
-
-    fn scalar_batch(case: &Case) -> ScalarBatch {
-        ScalarBatch {
-            old_log_probs: rows(&case.old),
-            ref_log_probs: rows(&case.reference),
-            advantages: case.advantages.iter().map(|&a| f64::from(a)).collect(),
-            completion_mask: case.mask.chunks(SEQ).map(<[bool]>::to_vec).collect(),
-            totals: LossTotals::from_mask(&case.mask, ROWS),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn loss_and_gradient_equal_the_scalar_twin(case in case(), config in config()) {
-            let (loss, gradient) = tensor_loss(&case, &config);
-            let batch = scalar_batch(&case);
-            let at = |log_probs: &[Vec<f64>]| scalar::policy_loss(&batch, log_probs, &config);
-            let log_probs = rows(&case.log_probs);
-            let expected = at(&log_probs);
-            prop_assert!((loss - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{loss} {expected}");
-            if expected.abs() > 1e3 {
-                return Ok(()); // too large for finite differences
-            }
-            let step = 1e-6;
-            for (token, got) in gradient.iter().enumerate() {
-                let moved = |by: f64| {
-                    let mut log_probs = log_probs.clone();
-                    log_probs[token / SEQ][token % SEQ] += by;
-                    at(&log_probs)
-                };
-                let sides = [(expected - moved(-step)) / step, (moved(step) - expected) / step];
-                let scale = sides[0].abs().max(1.0);
-                // One-sided slopes differ at a corner of the clip, where any slope between them is right.
-                if (sides[0] - sides[1]).abs() > 1e-4 * scale {
-                    continue;
-                }
-                let slope = (sides[0] + sides[1]) / 2.0;
-                prop_assert!((f64::from(*got) - slope).abs() <= 1e-4 * scale, "{token}: {got} {slope}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_wrong_shape_or_a_missing_reference_is_an_error() {
-        let device = Device::flex();
-        let zeros = |rows| Tensor::<2>::zeros([rows, SEQ], &device);
-        let mask = zeros(2).equal_elem(0.0);
-        let batch = PolicyBatch::new(zeros(2), None, Tensor::zeros([2], &device), mask).unwrap();
-        let config = GrpoConfig::ril(8);
-        let error = policy_loss(&batch, zeros(1), &config).unwrap_err();
-        assert!(error.to_string().starts_with("log_probs"), "{error}");
-        let error = policy_loss(&batch, zeros(2), &config).unwrap_err();
-        assert!(matches!(error, GrpoError::MissingReference { beta: 0.01 }));
-        let error = policy_loss(&batch, zeros(2), &config.with_epsilon_low(-1.0)).unwrap_err();
-        assert!(matches!(error, GrpoError::Config(_)));
-        assert!(policy_loss(&batch, zeros(2), &GrpoConfig::dr_grpo(8)).is_ok());
-    }
-
-    #[test]
-    fn metrics_carry_no_graph() {
-        let device = Device::flex();
-        let zeros = Tensor::<2>::zeros([2, SEQ], &device);
-        let mask = zeros.clone().equal_elem(0.0);
-        let advantages = Tensor::<1>::ones([2], &device);
-        let batch = PolicyBatch::new(zeros.clone(), Some(zeros), advantages, mask).unwrap();
-        let log_probs = Tensor::<2>::full([2, SEQ], 0.5, &device.autodiff()).require_grad();
-        let PolicyLoss { loss, metrics } = policy_loss(&batch, log_probs, &GrpoConfig::ril(8)).unwrap();
-        assert!(loss.is_tracked());
-        let PolicyMetrics { row_loss, row_log_prob, row_ratio, row_kl, row_clip_high, .. } = metrics;
-        for metric in [row_loss, row_log_prob, row_ratio, row_kl.unwrap(), row_clip_high] {
-            assert!(!metric.is_tracked());
-        }
-    }
+/// Number of trained tokens of each row, `[batch]`.
+fn count_tokens(padding: Tensor<2, Bool>) -> Tensor<1> {
+    padding.bool_not().float().sum_dim(1).squeeze_dim(1)
 }
+
+#[cfg(test)]
+#[path = "loss_tests.rs"]
+mod tests;

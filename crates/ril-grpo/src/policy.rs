@@ -2,6 +2,22 @@
 
 use burn::tensor::Tensor;
 
+/// What a policy says of each completion token.
+#[derive(Debug, Clone)]
+pub struct TokenScores {
+    /// Log-probability, `[batch, seq]`, nats, differentiable.
+    pub log_probs: Tensor<2>,
+    /// Entropy of the distribution that the token was drawn from, `[batch, seq]`, nats, differentiable where an
+    /// entropy bonus is asked for; `None` if it was not computed.
+    pub entropy: Option<Tensor<2>>,
+}
+
+impl From<Tensor<2>> for TokenScores {
+    fn from(log_probs: Tensor<2>) -> Self {
+        Self { log_probs, entropy: None }
+    }
+}
+
 /// Scores completions token by token.
 ///
 /// Optimizers, gradient accumulation and files stay with the caller; [`selective_log_probs`](crate::selective_log_probs)
@@ -18,6 +34,14 @@ pub trait Policy {
     /// # Errors
     /// Whatever the model reports.
     fn token_log_probs(&self, input: &Self::Input) -> Result<Tensor<2>, Self::Error>;
+
+    /// As [`Policy::token_log_probs`], with entropies if the model can give them; by default it gives none.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    fn token_scores(&self, input: &Self::Input) -> Result<TokenScores, Self::Error> {
+        self.token_log_probs(input).map(TokenScores::from)
+    }
 }
 
 impl<P: Policy + ?Sized> Policy for &P {
@@ -27,6 +51,10 @@ impl<P: Policy + ?Sized> Policy for &P {
     fn token_log_probs(&self, input: &Self::Input) -> Result<Tensor<2>, Self::Error> {
         (**self).token_log_probs(input)
     }
+
+    fn token_scores(&self, input: &Self::Input) -> Result<TokenScores, Self::Error> {
+        (**self).token_scores(input)
+    }
 }
 
 impl<P: Policy + ?Sized> Policy for Box<P> {
@@ -35,6 +63,10 @@ impl<P: Policy + ?Sized> Policy for Box<P> {
 
     fn token_log_probs(&self, input: &Self::Input) -> Result<Tensor<2>, Self::Error> {
         (**self).token_log_probs(input)
+    }
+
+    fn token_scores(&self, input: &Self::Input) -> Result<TokenScores, Self::Error> {
+        (**self).token_scores(input)
     }
 }
 

@@ -1,7 +1,11 @@
 //! The `f64` twin of every formula, in obvious loops: slow, and the yardstick of the tensor code.
 
-use crate::advantage::STD_FLOOR;
-use crate::{GrpoConfig, KlEstimator, LossAggregation, LossTotals, MAX_LOG_RATIO, RatioLevel, RewardScale};
+use crate::advantage::{STD_FLOOR, VARIANCE_FLOOR};
+use crate::surrogate::MIN_LOG_SEQUENCE_RATIO;
+use crate::{
+    AdvantageEstimator, GrpoConfig, KlEstimator, KlGradient, LossAggregation, LossTotals, MAX_LOG_RATIO, RatioLevel,
+    RewardScale, RowOrigin, RowRatio, RowRole, SftTokenWeight, Surrogate,
+};
 
 /// Inputs of [`policy_loss`] on the host; each table is `[batch][seq]`.
 #[derive(Debug, Clone)]
@@ -16,42 +20,78 @@ pub struct ScalarBatch {
     pub completion_mask: Vec<Vec<bool>>,
     /// Totals of the whole batch.
     pub totals: LossTotals,
+    /// One role per row.
+    pub roles: Vec<RowRole>,
+    /// Log-probabilities of the sampler; NaN = none, and `None` = no sampler.
+    pub sampler_log_probs: Option<Vec<Vec<f64>>>,
+    /// Weight of each token's policy term; `[batch][1]` for weights of sequences.
+    pub sampler_weights: Option<Vec<Vec<f64>>>,
+    /// True = among the tokens of highest entropy.
+    pub is_top_entropy: Option<Vec<Vec<bool>>>,
+    /// Entropy of each token, nats; read only with a bonus.
+    pub entropies: Vec<Vec<f64>>,
 }
 
-/// Twin of [`group_advantages`](crate::group_advantages); expects whole groups of finite rewards.
-pub fn group_advantages(rewards: &[Option<f32>], group_size: usize, scale: RewardScale) -> Vec<f64> {
+/// Twin of [`AdvantageEstimator::advantages`]; expects whole groups of finite rewards.
+pub fn advantages(
+    estimator: AdvantageEstimator,
+    rewards: &[Option<f32>],
+    group_size: usize,
+    completion_tokens: &[usize],
+) -> Vec<f64> {
     let mut advantages = vec![0.0; rewards.len()];
+    let batch_std = std_of(&scored(rewards));
     for start in (0..rewards.len()).step_by(group_size) {
-        let members = start..start + group_size;
-        let mut count = 0.0;
-        let mut sum = 0.0;
-        for i in members.clone() {
-            if let Some(reward) = rewards[i] {
-                count += 1.0;
-                sum += f64::from(reward);
-            }
-        }
-        if count < 2.0 {
-            continue;
-        }
-        let mean = sum / count;
-        let mut squares = 0.0;
-        for i in members.clone() {
-            if let Some(reward) = rewards[i] {
-                squares += (f64::from(reward) - mean) * (f64::from(reward) - mean);
-            }
-        }
-        let std = (squares / (count - 1.0)).sqrt();
-        for i in members {
-            if let Some(reward) = rewards[i] {
-                advantages[i] = f64::from(reward) - mean;
-                if scale == RewardScale::GroupStd {
-                    advantages[i] /= std + STD_FLOOR;
+        let group = scored(&rewards[start..start + group_size]);
+        let count = group.len() as f64;
+        let mean = group.iter().sum::<f64>() / count;
+        for i in start..start + group_size {
+            let Some(reward) = rewards[i].map(f64::from) else { continue };
+            advantages[i] = match estimator {
+                _ if group.len() < 2 => 0.0,
+                AdvantageEstimator::GroupMean(RewardScale::GroupStd) => (reward - mean) / (std_of(&group) + STD_FLOOR),
+                AdvantageEstimator::GroupMean(RewardScale::BatchStd) => (reward - mean) / (batch_std + STD_FLOOR),
+                AdvantageEstimator::LeaveOneOut => reward - (mean * count - reward) / (count - 1.0),
+                AdvantageEstimator::GroupMean(RewardScale::None) | AdvantageEstimator::ReinforcePlusPlus => {
+                    reward - mean
                 }
-            }
+            };
         }
     }
+    if estimator == AdvantageEstimator::ReinforcePlusPlus {
+        whiten_by_tokens(&mut advantages, rewards, completion_tokens);
+    }
     advantages
+}
+
+/// Every advantage repeated once a token, whitened as one list.
+fn whiten_by_tokens(advantages: &mut [f64], rewards: &[Option<f32>], completion_tokens: &[usize]) {
+    let mut tokens = Vec::new();
+    for i in 0..advantages.len() {
+        if rewards[i].is_some() {
+            tokens.extend(std::iter::repeat_n(advantages[i], completion_tokens[i]));
+        }
+    }
+    if tokens.len() < 2 {
+        advantages.fill(0.0);
+        return;
+    }
+    let mean = tokens.iter().sum::<f64>() / tokens.len() as f64;
+    let scale = (std_of(&tokens).powi(2) + VARIANCE_FLOOR).sqrt();
+    for i in 0..advantages.len() {
+        advantages[i] = if rewards[i].is_some() { (advantages[i] - mean) / scale } else { 0.0 };
+    }
+}
+
+fn scored(rewards: &[Option<f32>]) -> Vec<f64> {
+    rewards.iter().flatten().map(|&r| f64::from(r)).collect()
+}
+
+/// Bessel-corrected; 0 for fewer than two values.
+fn std_of(values: &[f64]) -> f64 {
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
+    if values.len() < 2 { 0.0 } else { (squares / (values.len() as f64 - 1.0)).sqrt() }
 }
 
 /// KL estimate of one token, nats.
@@ -64,61 +104,183 @@ pub fn kl(log_prob: f64, ref_log_prob: f64, estimator: KlEstimator) -> f64 {
     }
 }
 
-/// Importance ratio of each token of a row; 1 where the mask is false.
-pub fn ratios(log_probs: &[f64], old: &[f64], mask: &[bool], level: RatioLevel) -> Vec<f64> {
-    let mut log_ratios = vec![0.0; mask.len()];
-    let mut sum = 0.0;
-    let mut tokens: f64 = 0.0;
-    for t in 0..mask.len() {
-        if mask[t] {
-            log_ratios[t] = log_probs[t] - old[t];
-            sum += log_ratios[t];
-            tokens += 1.0;
-        }
-    }
-    for t in 0..mask.len() {
-        if mask[t] && level == RatioLevel::Sequence {
-            log_ratios[t] = sum / tokens;
-        }
-    }
-    let clamp = |d: &f64| d.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp();
-    log_ratios.iter().map(clamp).collect()
+/// One row of a batch. A stopped gradient sees `frozen` where the formula has the log-probabilities, so that a
+/// difference quotient in `log_probs` is the gradient.
+#[derive(Debug, Clone, Copy)]
+pub struct ScalarRow<'a> {
+    /// Log-probabilities, nats.
+    pub log_probs: &'a [f64],
+    /// Log-probabilities that a stopped gradient sees, nats.
+    pub frozen: &'a [f64],
+    /// Log-probabilities under the behaviour policy, nats.
+    pub old: &'a [f64],
+    /// True = trained token.
+    pub mask: &'a [bool],
+    /// Advantage of the row.
+    pub advantage: f64,
+    /// Weights of the sampler correction; empty without one.
+    pub sampler_weights: &'a [f64],
 }
 
-/// Clipped surrogate of one token, to be minimised.
-pub fn surrogate(ratio: f64, advantage: f64, config: &GrpoConfig) -> f64 {
-    let clipped = ratio.clamp(1.0 - config.epsilon_low, 1.0 + config.epsilon_high);
-    -(ratio * advantage).min(clipped * advantage)
-}
-
-/// Twin of [`policy_loss`](crate::policy_loss).
-pub fn policy_loss(batch: &ScalarBatch, log_probs: &[Vec<f64>], config: &GrpoConfig) -> f64 {
-    let rows = batch.totals.sequences as f64;
-    let mut loss = 0.0;
-    for (i, mask) in batch.completion_mask.iter().enumerate() {
-        let ratios = ratios(&log_probs[i], &batch.old_log_probs[i], mask, config.ratio);
-        let mut row_sum = 0.0;
-        let mut row_tokens: f64 = 0.0;
-        for t in 0..mask.len() {
-            if !mask[t] {
-                continue;
-            }
-            row_tokens += 1.0;
-            row_sum += surrogate(ratios[t], batch.advantages[i], config);
-            if config.beta != 0.0 {
-                row_sum += config.beta * kl(log_probs[i][t], batch.ref_log_probs[i][t], config.kl);
-            }
-        }
-        if row_tokens == 0.0 {
-            continue;
-        }
-        loss += match config.aggregation {
-            LossAggregation::TokenMean => row_sum / batch.totals.tokens as f64,
-            LossAggregation::SeqMeanTokenMean => row_sum / row_tokens / rows,
-            LossAggregation::TokenSumOverBudget { max_completion_len } => row_sum / (rows * max_completion_len as f64),
+impl ScalarRow<'_> {
+    /// Importance ratio of token `t`; 1 where the mask is false.
+    pub fn ratio(&self, t: usize, level: RatioLevel) -> f64 {
+        let mean = |log_probs: &[f64]| {
+            let log_ratios = (0..self.mask.len()).filter(|&t| self.mask[t]).map(|t| log_probs[t] - self.old[t]);
+            log_ratios.sum::<f64>() / self.mask.iter().filter(|&&trained| trained).count() as f64
         };
+        let log_ratio = match level {
+            _ if !self.mask[t] => 0.0,
+            RatioLevel::Token => self.log_probs[t] - self.old[t],
+            RatioLevel::Sequence => mean(self.log_probs),
+            RatioLevel::SequenceToken => self.log_probs[t] - self.frozen[t] + mean(self.frozen),
+        };
+        log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    }
+
+    fn stopped(&self) -> Self {
+        Self { log_probs: self.frozen, ..*self }
+    }
+}
+
+/// Policy-gradient term of token `t`, to be minimised.
+pub fn surrogate(row: &ScalarRow<'_>, t: usize, config: &GrpoConfig) -> f64 {
+    let ratio = row.ratio(t, config.ratio);
+    let a = row.advantage;
+    match config.surrogate {
+        Surrogate::Clipped(clip) => -(ratio * a).min(ratio.clamp(clip.low(), clip.high()) * a),
+        Surrogate::TwoSided { clip, max_ratio } => {
+            -(ratio.min(max_ratio) * a).min(ratio.clamp(clip.low(), clip.high()) * a)
+        }
+        Surrogate::DualClip { clip, max_ratio } => {
+            let loss = -(ratio * a).min(ratio.clamp(clip.low(), clip.high()) * a);
+            if a < 0.0 { loss.min(-max_ratio * a) } else { loss }
+        }
+        Surrogate::TruncatedRatio { min_ratio, max_ratio } => {
+            -row.stopped().ratio(t, config.ratio).clamp(min_ratio, max_ratio) * a * row.log_probs[t]
+        }
+        Surrogate::SoftGate { temperature_positive, temperature_negative } => {
+            let tau = if a > 0.0 { temperature_positive } else { temperature_negative };
+            -a * 4.0 / tau / (1.0 + (-tau * (ratio - 1.0)).exp())
+        }
+        Surrogate::GammaWeight { positive, negative } => {
+            let shape = if a >= 0.0 { positive } else { negative };
+            let mut log_w = 0.0;
+            for s in (0..row.mask.len()).filter(|&s| row.mask[s]) {
+                log_w += (row.frozen[s] - row.old[s]).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
+            }
+            for weight in row.sampler_weights {
+                log_w += weight.ln().clamp(MIN_LOG_SEQUENCE_RATIO, MAX_LOG_RATIO);
+            }
+            let log_w = log_w.clamp(MIN_LOG_SEQUENCE_RATIO, MAX_LOG_RATIO);
+            let lambda = shape.lambda.max(1e-4);
+            -(lambda + shape.k * log_w - lambda * log_w.exp()).exp() * a * row.log_probs[t]
+        }
+        Surrogate::GeometricMean(clip) => {
+            let (mut sum, mut tokens) = (0.0, 0.0);
+            for s in (0..row.mask.len()).filter(|&s| row.mask[s]) {
+                let d = (row.log_probs[s] - row.old[s]).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
+                let clipped = d.clamp(-clip.epsilon_low, clip.epsilon_high);
+                sum += if a < 0.0 { d.max(clipped) } else { d.min(clipped) };
+                tokens += 1.0;
+            }
+            -a * (sum / tokens).exp()
+        }
+    }
+}
+
+/// Twin of [`policy_loss`](crate::policy_loss); see [`ScalarRow`] for `frozen`.
+pub fn policy_loss(batch: &ScalarBatch, log_probs: &[Vec<f64>], frozen: &[Vec<f64>], config: &GrpoConfig) -> f64 {
+    let mut loss = 0.0;
+    for i in 0..batch.completion_mask.len() {
+        let row = ScalarRow {
+            log_probs: &log_probs[i],
+            frozen: &frozen[i],
+            old: &batch.old_log_probs[i],
+            mask: &batch.completion_mask[i],
+            advantage: batch.advantages[i],
+            sampler_weights: batch.sampler_weights.as_ref().map_or(&[], |weights| &weights[i]),
+        };
+        loss += row_loss(batch, i, &row, config);
     }
     loss
+}
+
+fn row_loss(batch: &ScalarBatch, i: usize, row: &ScalarRow<'_>, config: &GrpoConfig) -> f64 {
+    let (mut row_sum, mut entropy, mut cross_entropy, mut tokens) = (0.0, 0.0, 0.0, 0.0);
+    let is_excluded = batch.roles[i].ratio == RowRatio::Excluded;
+    for t in (0..row.mask.len()).filter(|&t| row.mask[t]) {
+        tokens += 1.0;
+        if batch.roles[i].origin == RowOrigin::Teacher {
+            let p = row.frozen[t].min(0.0).exp();
+            let weight = match config.sft.map(|sft| sft.token_weight) {
+                Some(SftTokenWeight::Uncertainty) => p * (1.0 - p),
+                _ => 1.0,
+            };
+            cross_entropy -= weight * row.log_probs[t];
+        }
+        if is_excluded {
+            continue;
+        }
+        row_sum += policy_term(batch, i, t, row, config);
+        if config.beta != 0.0 {
+            row_sum += config.beta * kl_term(batch.ref_log_probs[i][t], t, row, config);
+        }
+        if config.entropy_coefficient > 0.0 && batch.is_top_entropy.as_ref().is_none_or(|top| top[i][t]) {
+            entropy += batch.entropies[i][t];
+        }
+    }
+    let rows = batch.totals.sequences.max(1) as f64;
+    let mut loss = match config.aggregation {
+        _ if tokens == 0.0 || is_excluded => 0.0,
+        LossAggregation::TokenMean => row_sum / batch.totals.tokens as f64,
+        LossAggregation::SeqMeanTokenMean => row_sum / tokens / rows,
+        LossAggregation::SeqMeanTokenSum => row_sum / rows,
+        LossAggregation::TokenSumOverBudget { max_completion_len } => row_sum / (rows * max_completion_len as f64),
+    };
+    loss -= config.entropy_coefficient * entropy / batch.totals.entropy_tokens.max(1) as f64;
+    let Some(sft) = config.sft else { return loss };
+    (1.0 - sft.weight) * loss + sft.weight * cross_entropy / batch.totals.sft_tokens.max(1) as f64
+}
+
+/// Weighted policy-gradient term of a token.
+fn policy_term(batch: &ScalarBatch, i: usize, t: usize, row: &ScalarRow<'_>, config: &GrpoConfig) -> f64 {
+    let mut term = match batch.roles[i].ratio {
+        RowRatio::BehaviourOne { shaping } => {
+            let p = row.log_probs[t].min(0.0).exp();
+            -row.advantage * shaping.map_or(p, |gamma| p / (p + gamma))
+        }
+        _ => surrogate(row, t, config),
+    };
+    if batch.is_top_entropy.as_ref().is_some_and(|top| !top[i][t]) {
+        term = 0.0;
+    }
+    if let (Some(threshold), true) = (config.off_policy_threshold, row.advantage < 0.0) {
+        let behaviour = batch.sampler_log_probs.as_ref().map_or(row.old, |sampler| &sampler[i]);
+        let known = (0..row.mask.len()).filter(|&s| row.mask[s] && !behaviour[s].is_nan());
+        let tokens = row.mask.iter().filter(|&&trained| trained).count() as f64;
+        if known.map(|s| behaviour[s] - row.frozen[s]).sum::<f64>() / tokens > threshold {
+            term = 0.0;
+        }
+    }
+    match row.sampler_weights {
+        _ if matches!(config.surrogate, Surrogate::GammaWeight { .. }) => term,
+        [] => term,
+        [weight] => term * weight,
+        weights => term * weights[t],
+    }
+}
+
+fn kl_term(reference: f64, t: usize, row: &ScalarRow<'_>, config: &GrpoConfig) -> f64 {
+    let value = |log_prob: f64, estimator| kl(log_prob, reference, estimator);
+    match config.kl_gradient {
+        KlGradient::Own => value(row.log_probs[t], config.kl),
+        KlGradient::RatioWeighted => value(row.log_probs[t], config.kl) * row.ratio(t, config.ratio),
+        KlGradient::OfK2 => {
+            let moved = value(row.log_probs[t], KlEstimator::K2) - value(row.frozen[t], KlEstimator::K2);
+            moved + value(row.frozen[t], config.kl)
+        }
+    }
 }
 
 /// `log softmax(logits / temperature)[target]`, nats.
@@ -129,4 +291,10 @@ pub fn log_prob(logits: &[f64], target: usize, temperature: f64) -> f64 {
         sum += ((logit - max) / temperature).exp();
     }
     (logits[target] - max) / temperature - sum.ln()
+}
+
+/// Entropy of `softmax(logits / temperature)`, nats.
+pub fn entropy(logits: &[f64], temperature: f64) -> f64 {
+    let log_probs = (0..logits.len()).map(|target| log_prob(logits, target, temperature));
+    log_probs.map(|log_prob| -log_prob * log_prob.exp()).sum()
 }

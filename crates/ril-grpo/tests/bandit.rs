@@ -1,7 +1,7 @@
 //! The whole core at work: a softmax policy over arms learns the best one from group-relative rewards.
 
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor, TensorData};
-use ril_grpo::{GrpoConfig, GrpoError, Policy, PolicyBatch, gather_log_probs, group_advantages, policy_loss};
+use ril_grpo::{GrpoConfig, GrpoError, Policy, PolicyBatch, gather_log_probs, policy_loss};
 
 const ARMS: usize = 4;
 const ROWS: usize = 16;
@@ -50,7 +50,7 @@ fn learn(config: &GrpoConfig) -> f32 {
     for _ in 0..200 {
         let arms = sample(&probabilities(&logits), &device);
         let rewards: Vec<_> = arms.iter().map(|arm| Some(REWARDS[*arm as usize])).collect();
-        let advantages = group_advantages(&rewards, ROWS, config.reward_scale).unwrap();
+        let advantages = config.advantage.advantages(&rewards, ROWS, &[1; ROWS]).unwrap();
         let arms = Tensor::<2, Int>::from_data(TensorData::new(arms, [ROWS, 1]), &device);
         let old = Bandit { logits: logits.clone().inner() }.token_log_probs(&arms).unwrap();
         let batch = PolicyBatch::new(
@@ -72,7 +72,20 @@ fn learn(config: &GrpoConfig) -> f32 {
 #[test]
 fn two_hundred_steps_raise_the_mean_reward() {
     let uniform: f32 = REWARDS.iter().sum::<f32>() / ARMS as f32;
-    for config in [GrpoConfig::ril(1), GrpoConfig::dapo(), GrpoConfig::grpo().with_beta(0.001)] {
+    let presets = [
+        GrpoConfig::ril(1),
+        GrpoConfig::dapo(),
+        GrpoConfig::grpo().with_beta(0.001),
+        GrpoConfig::gspo_token(),
+        GrpoConfig::cispo(),
+        GrpoConfig::sapo(),
+        GrpoConfig::luspo(),
+        GrpoConfig::vespo(),
+        GrpoConfig::gmpo(),
+        GrpoConfig::rloo(),
+        GrpoConfig::reinforce_plus_plus().with_beta(0.001),
+    ];
+    for config in presets {
         let learned = learn(&config);
         assert!(learned > 0.9 && learned > uniform, "{config}: {learned}");
     }

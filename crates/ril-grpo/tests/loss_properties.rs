@@ -3,7 +3,8 @@
 use burn::tensor::{Bool, Device, Distribution, Tensor, TensorData};
 use proptest::prelude::*;
 use ril_grpo::{
-    GrpoConfig, KlEstimator, LossAggregation, PolicyBatch, PolicyMetrics, RatioLevel, RewardScale, policy_loss,
+    AdvantageEstimator, ClipRange, GrpoConfig, KlEstimator, LossAggregation, PolicyBatch, PolicyMetrics, RatioLevel,
+    RewardScale, Surrogate, policy_loss,
 };
 
 const SEQ: usize = 5;
@@ -116,7 +117,7 @@ fn cases(spread: f32) -> impl Strategy<Value = Case> {
 }
 
 fn config(aggregation: LossAggregation) -> GrpoConfig {
-    GrpoConfig::new(aggregation, RewardScale::None)
+    GrpoConfig::new(aggregation, AdvantageEstimator::GroupMean(RewardScale::None))
 }
 
 fn near(a: f32, b: f32, tolerance: f32) -> bool {
@@ -178,6 +179,7 @@ proptest! {
                     _ if !case.mask[token] => 0.0,
                     LossAggregation::TokenMean => 1.0 / tokens,
                     LossAggregation::SeqMeanTokenMean => 1.0 / (length * rows),
+                    LossAggregation::SeqMeanTokenSum => 1.0 / rows,
                     LossAggregation::TokenSumOverBudget { .. } => 1.0 / (rows * SEQ as f32),
                 };
                 prop_assert!(near(*got, -case.advantages[row] * weight, 1e-6));
@@ -209,7 +211,7 @@ proptest! {
     #[test]
     fn clipping_never_raises_the_objective(case in cases(2.0)) {
         for aggregation in AGGREGATIONS {
-            let wide = |high: f64| config(aggregation).with_epsilon_low(1.0).with_epsilon_high(high);
+            let wide = |high: f64| config(aggregation).with_surrogate(Surrogate::Clipped(ClipRange::new(1.0, high)));
             let clipped = case.run(&config(aggregation)).metrics.read().unwrap();
             let unclipped = case.run(&wide(1e9)).metrics.read().unwrap();
             for (clipped, unclipped) in clipped.iter().zip(&unclipped) {

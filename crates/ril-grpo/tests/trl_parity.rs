@@ -2,7 +2,8 @@
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use ril_grpo::{
-    GrpoConfig, LossAggregation, PolicyBatch, PolicySummary, RatioLevel, RewardScale, group_advantages, policy_loss,
+    AdvantageEstimator, ClipRange, GrpoConfig, LossAggregation, PolicyBatch, PolicySummary, RatioLevel, RewardScale,
+    Surrogate, group_advantages, policy_loss,
 };
 use serde_json::Value;
 
@@ -40,11 +41,11 @@ fn config(case: &Value, max_completion_len: usize) -> GrpoConfig {
         "gspo" => RatioLevel::Sequence,
         _ => RatioLevel::Token,
     };
-    GrpoConfig::new(aggregation, RewardScale::GroupStd)
+    let clip = ClipRange::new(number(&case["epsilon_low"]), number(&case["epsilon_high"]));
+    GrpoConfig::new(aggregation, AdvantageEstimator::GroupMean(RewardScale::GroupStd))
         .with_ratio(ratio)
         .with_beta(number(&case["beta"]))
-        .with_epsilon_low(number(&case["epsilon_low"]))
-        .with_epsilon_high(number(&case["epsilon_high"]))
+        .with_surrogate(Surrogate::Clipped(clip))
 }
 
 fn batch(case: &Value, device: &Device) -> PolicyBatch {

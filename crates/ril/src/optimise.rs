@@ -60,7 +60,7 @@ pub fn optimise<M: TrainableModel>(
     // Rows of like length stand together, so that micro-batches hold little padding; the loss does not see the order.
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_by_key(|&row| rows[row].1.len());
-    let totals = LossTotals { sequences: rows.len(), tokens: rows.iter().map(|r| r.1.len()).sum() };
+    let totals = LossTotals::new(rows.len(), rows.iter().map(|r| r.1.len()).sum());
     let size = policy.settings().micro_batch_rows;
     let part = |picked: &[usize]| {
         let rows: Vec<_> = picked.iter().map(|&row| rows[row]).collect();

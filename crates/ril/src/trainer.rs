@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ril_gail::{DiscriminatorMode, DiscriminatorUpdate, Round, ScoreOrder};
-use ril_grpo::{PolicySummary, RowMetrics, group_advantages};
+use ril_grpo::{PolicySummary, RowMetrics};
 use ril_models::generate::SamplingParams;
 use ril_reward::Judge;
 
@@ -156,7 +156,8 @@ impl<M: TrainableModel, J: Judge> Stage for RilTrainer<M, J> {
         let scores = Scores { p_student, verdicts: judge_groups(&self.data.judge, &groups)? };
         let rewards = rewards(&scores, self.config.rewards, self.config.gail.similarity)?; // 3
         let group_size = self.config.groups.group_size();
-        let advantages = group_advantages(&rewards, group_size, self.config.grpo.reward_scale)?; // 4
+        let tokens: Vec<usize> = groups.iter().flat_map(|g| &g.responses).map(|r| r.token_ids.len()).collect();
+        let advantages = self.config.grpo.advantage.advantages(&rewards, group_size, &tokens)?; // 4
         let update = self.optimise(&groups, &advantages)?; // 5
         self.step += 1;
 

@@ -1,0 +1,354 @@
+use burn::tensor::{Device, TensorData};
+use proptest::prelude::*;
+
+use super::*;
+use crate::scalar::{self, ScalarBatch};
+use crate::{
+    AdvantageEstimator, ClipRange, GammaShape, KlEstimator, KlGradient, LossAggregation, RatioLevel, RewardScale,
+    RowOrigin, RowRatio, RowRole, SamplerBound, SamplerCorrection, SamplerLevel, SftTerm, SftTokenWeight, Surrogate,
+};
+
+const ROWS: usize = 3;
+const SEQ: usize = 4;
+const TOKENS: usize = ROWS * SEQ;
+
+/// Row-major tables of `ROWS * SEQ` values.
+#[derive(Debug, Clone)]
+struct Case {
+    log_probs: Vec<f32>,
+    old: Vec<f32>,
+    reference: Vec<f32>,
+    sampler: Vec<f32>,
+    entropy: Vec<f32>,
+    advantages: Vec<f32>,
+    mask: Vec<bool>,
+    roles: Vec<RowRole>,
+    correction: Option<SamplerCorrection>,
+    entropy_share: Option<f64>,
+}
+
+fn roles() -> impl Strategy<Value = Vec<RowRole>> {
+    let ratio = prop_oneof![
+        4 => Just(RowRatio::SameOld),
+        1 => Just(RowRatio::BehaviourOne { shaping: Some(0.1) }),
+        1 => Just(RowRatio::BehaviourOne { shaping: None }),
+        1 => Just(RowRatio::Given),
+        1 => Just(RowRatio::Excluded),
+    ];
+    let role = (ratio, any::<bool>()).prop_map(|(ratio, is_teacher)| {
+        let is_teacher = is_teacher || ratio != RowRatio::SameOld;
+        RowRole { origin: if is_teacher { RowOrigin::Teacher } else { RowOrigin::Student }, ratio }
+    });
+    prop::collection::vec(role, ROWS)
+}
+
+fn correction() -> impl Strategy<Value = Option<SamplerCorrection>> {
+    let level = prop_oneof![Just(SamplerLevel::Token), Just(SamplerLevel::Sequence)];
+    let bound = prop_oneof![Just(SamplerBound::Truncate), Just(SamplerBound::Mask)];
+    let correction = (level, bound, 0.0..0.9, 1.1..3.0);
+    let correction = correction.prop_map(|(level, bound, min_ratio, max_ratio)| SamplerCorrection {
+        level,
+        bound,
+        min_ratio,
+        max_ratio,
+    });
+    prop::option::of(correction)
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let table = |low: f32, high: f32| prop::collection::vec(low..high, TOKENS);
+    let shift = prop_oneof![8 => -0.6f32..0.6, 1 => -4f32..4.0, 1 => Just(0.0)];
+    let shifts = prop_oneof![
+        4 => prop::collection::vec(shift, TOKENS),
+        1 => table(-60.0, 60.0),
+    ];
+    let gap = prop_oneof![9 => -0.3f32..0.3, 1 => Just(f32::NAN)];
+    let mask = prop::collection::vec(prop::bool::weighted(0.7), TOKENS);
+    let advantages = prop::collection::vec(prop_oneof![4 => -2f32..2.0, 1 => Just(0.0)], ROWS);
+    let tables = (table(-4.0, 0.0), shifts, table(-4.0, 0.0), prop::collection::vec(gap, TOKENS), table(0.0, 3.0));
+    let extras = (roles(), correction(), prop::option::of(0.2..1.0));
+    (tables, advantages, mask, extras).prop_map(
+        |((old, shifts, reference, gaps, entropy), advantages, mask, extras)| {
+            let (roles, correction, entropy_share) = extras;
+            Case {
+                log_probs: old.iter().zip(&shifts).map(|(o, s)| o + s).collect(),
+                sampler: old.iter().zip(&gaps).map(|(o, g)| o + g).collect(),
+                old,
+                reference,
+                entropy,
+                advantages,
+                mask,
+                roles,
+                correction,
+                entropy_share,
+            }
+        },
+    )
+}
+
+fn surrogate() -> impl Strategy<Value = Surrogate> {
+    let clip = || (0.05..0.3, 0.05..0.3).prop_map(|(low, high)| ClipRange::new(low, high));
+    let shape = || (0.0..4.0, 0.5..4.0).prop_map(|(k, lambda)| GammaShape { k, lambda });
+    prop_oneof![
+        clip().prop_map(Surrogate::Clipped),
+        (clip(), 1.4..4.0).prop_map(|(clip, max_ratio)| Surrogate::TwoSided { clip, max_ratio }),
+        (clip(), 1.4..4.0).prop_map(|(clip, max_ratio)| Surrogate::DualClip { clip, max_ratio }),
+        (0.0..0.9, 1.1..5.0).prop_map(|(min_ratio, max_ratio)| Surrogate::TruncatedRatio { min_ratio, max_ratio }),
+        (0.5..2.0, 0.5..2.0).prop_map(|(positive, negative)| Surrogate::SoftGate {
+            temperature_positive: positive,
+            temperature_negative: negative,
+        }),
+        (shape(), shape()).prop_map(|(positive, negative)| Surrogate::GammaWeight { positive, negative }),
+        clip().prop_map(Surrogate::GeometricMean),
+    ]
+}
+
+fn config() -> impl Strategy<Value = GrpoConfig> {
+    let aggregation = prop_oneof![
+        Just(LossAggregation::TokenMean),
+        Just(LossAggregation::SeqMeanTokenMean),
+        Just(LossAggregation::SeqMeanTokenSum),
+        Just(LossAggregation::TokenSumOverBudget { max_completion_len: 7 }),
+    ];
+    let kl = prop_oneof![Just(KlEstimator::K1), Just(KlEstimator::K2), Just(KlEstimator::K3)];
+    let kl_gradient = prop_oneof![Just(KlGradient::Own), Just(KlGradient::RatioWeighted), Just(KlGradient::OfK2)];
+    let ratio = prop_oneof![Just(RatioLevel::Token), Just(RatioLevel::Sequence), Just(RatioLevel::SequenceToken)];
+    let beta = prop_oneof![Just(0.0), 0.01..0.5];
+    let token_weight = prop_oneof![Just(SftTokenWeight::Uniform), Just(SftTokenWeight::Uncertainty)];
+    let sft =
+        prop::option::of((0.0..1.0, token_weight).prop_map(|(weight, token_weight)| SftTerm { weight, token_weight }));
+    let extras = (prop_oneof![Just(0.0), 0.01..0.2], prop::option::of(0.05..0.5), sft);
+    (aggregation, surrogate(), kl, kl_gradient, ratio, beta, extras).prop_map(
+        |(aggregation, surrogate, kl, kl_gradient, ratio, beta, (entropy_coefficient, threshold, sft))| {
+            let is_of_sequence = matches!(surrogate, Surrogate::GammaWeight { .. } | Surrogate::GeometricMean(_));
+            GrpoConfig::new(aggregation, AdvantageEstimator::GroupMean(RewardScale::None))
+                .with_surrogate(surrogate)
+                .with_kl(kl)
+                .with_kl_gradient(kl_gradient)
+                .with_ratio(if is_of_sequence { RatioLevel::Token } else { ratio })
+                .with_beta(beta)
+                .with_entropy_coefficient(entropy_coefficient)
+                .with_off_policy_threshold(threshold)
+                .with_sft(sft)
+        },
+    )
+}
+
+fn tensor(values: &[f32], device: &Device) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [ROWS, SEQ]), device)
+}
+
+fn rows(values: &[f32]) -> Vec<Vec<f64>> {
+    let row = |row: &[f32]| row.iter().map(|&v| f64::from(v)).collect();
+    values.chunks(SEQ).map(row).collect()
+}
+
+fn host(tensor: Tensor<2>) -> Vec<Vec<f64>> {
+    let width = tensor.dims()[1];
+    let values: Vec<f64> = tensor.into_data().iter::<f64>().collect();
+    values.chunks(width).map(<[f64]>::to_vec).collect()
+}
+
+impl Case {
+    fn batch(&self, device: &Device) -> PolicyBatch {
+        let mask = Tensor::from_data(TensorData::new(self.mask.clone(), [ROWS, SEQ]), device);
+        let advantages = Tensor::from_floats(self.advantages.as_slice(), device);
+        let reference = Some(tensor(&self.reference, device));
+        let batch = PolicyBatch::new(tensor(&self.old, device), reference, advantages, mask).unwrap();
+        // What a teacher says of its own text: here the reference's values.
+        let batch = batch.with_rows(self.roles.clone(), Some(tensor(&self.reference, device))).unwrap();
+        let batch = batch.with_sampler(tensor(&self.sampler, device), self.correction).unwrap();
+        match self.entropy_share {
+            Some(share) => batch.with_top_entropy_tokens(tensor(&self.entropy, device), share).unwrap(),
+            None => batch,
+        }
+    }
+
+    fn scalar(&self, batch: &PolicyBatch) -> ScalarBatch {
+        let keep = |keep: Tensor<2, Bool>| {
+            let keep: Vec<bool> = keep.into_data().iter::<bool>().collect();
+            keep.chunks(SEQ).map(<[bool]>::to_vec).collect()
+        };
+        ScalarBatch {
+            old_log_probs: host(batch.old_log_probs()),
+            ref_log_probs: rows(&self.reference),
+            advantages: self.advantages.iter().map(|&a| f64::from(a)).collect(),
+            completion_mask: self.mask.chunks(SEQ).map(<[bool]>::to_vec).collect(),
+            totals: batch.totals(),
+            roles: self.roles.clone(),
+            sampler_log_probs: Some(rows(&self.sampler)),
+            sampler_weights: batch.sampler().and_then(|sampler| sampler.weights.clone()).map(host),
+            is_top_entropy: batch.low_entropy().map(|low| keep(low.bool_not())),
+            entropies: rows(&self.entropy),
+        }
+    }
+
+    /// Loss, gradient and metrics of the tensor code.
+    fn tensor_loss(&self, config: &GrpoConfig) -> (f64, Vec<f32>) {
+        let device = Device::flex();
+        let log_probs = tensor(&self.log_probs, &device.clone().autodiff()).require_grad();
+        let scores = TokenScores { log_probs: log_probs.clone(), entropy: Some(tensor(&self.entropy, &device)) };
+        let loss = policy_loss(&self.batch(&device), scores, config).unwrap().loss;
+        let value = f64::from(loss.clone().into_scalar::<f32>());
+        let gradient = log_probs.grad(&loss.backward()).map(|gradient| gradient.into_data().iter::<f32>().collect());
+        (value, gradient.unwrap_or_else(|| vec![0.0; TOKENS]))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+    #[test]
+    fn loss_and_gradient_equal_the_scalar_twin(case in case(), config in config()) {
+        let (loss, gradient) = case.tensor_loss(&config);
+        let batch = case.scalar(&case.batch(&Device::flex()));
+        let frozen = rows(&case.log_probs);
+        let at = |log_probs: &[Vec<f64>]| scalar::policy_loss(&batch, log_probs, &frozen, &config);
+        let expected = at(&frozen);
+        prop_assert!((loss - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{loss} {expected}");
+        if expected.abs() > 1e3 {
+            return Ok(()); // too large for finite differences
+        }
+        let step = 1e-6;
+        for (token, got) in gradient.iter().enumerate() {
+            let moved = |by: f64| {
+                let mut log_probs = frozen.clone();
+                log_probs[token / SEQ][token % SEQ] += by;
+                at(&log_probs)
+            };
+            let sides = [(expected - moved(-step)) / step, (moved(step) - expected) / step];
+            let scale = sides[0].abs().max(1.0);
+            // One-sided slopes differ at a corner of the clip, where any slope between them is right.
+            if (sides[0] - sides[1]).abs() > 1e-4 * scale {
+                continue;
+            }
+            let slope = (sides[0] + sides[1]) / 2.0;
+            prop_assert!((f64::from(*got) - slope).abs() <= 1e-4 * scale, "{token}: {got} {slope}");
+        }
+    }
+
+    #[test]
+    fn micro_batches_of_every_option_add_up(case in case(), config in config(), cut in 1..ROWS) {
+        let device = Device::flex();
+        let batch = case.batch(&device);
+        let of = |rows: std::ops::Range<usize>| {
+            let cut = |values: &[f32]| tensor(values, &device).slice_dim(0, rows.clone());
+            let scores = TokenScores { log_probs: cut(&case.log_probs), entropy: Some(cut(&case.entropy)) };
+            let loss = policy_loss(&batch.rows(rows.clone()).unwrap(), scores, &config).unwrap();
+            (f64::from(loss.loss.into_scalar::<f32>()), loss.metrics)
+        };
+        let (whole, metrics) = of(0..ROWS);
+        let (first, second) = (of(0..cut), of(cut..ROWS));
+        let sum = first.0 + second.0;
+        prop_assert!((sum - whole).abs() <= 1e-5 * whole.abs().max(1.0), "{sum} {whole}");
+        let joined = PolicyMetrics::cat(&[first.1, second.1]).unwrap().read().unwrap();
+        prop_assert_eq!(joined, metrics.read().unwrap());
+    }
+
+    #[test]
+    fn padding_content_reaches_no_option(case in case(), config in config(), infinite: bool) {
+        let poison = if infinite { f32::NEG_INFINITY } else { f32::NAN };
+        let fill = |values: &[f32]| -> Vec<f32> {
+            values.iter().zip(&case.mask).map(|(value, keep)| if *keep { *value } else { poison }).collect()
+        };
+        let poisoned = Case {
+            log_probs: fill(&case.log_probs),
+            old: fill(&case.old),
+            reference: fill(&case.reference),
+            sampler: fill(&case.sampler),
+            entropy: fill(&case.entropy),
+            ..case.clone()
+        };
+        prop_assert_eq!(poisoned.tensor_loss(&config), case.tensor_loss(&config));
+    }
+
+    #[test]
+    fn a_dual_clip_is_a_two_sided_clip(case in case(), config in config(), max_ratio in 1.4..4.0) {
+        let clip = ClipRange::new(0.2, 0.2);
+        let loss = |surrogate| case.tensor_loss(&config.clone().with_ratio(RatioLevel::Token).with_surrogate(surrogate)).0;
+        let (two, dual) = (loss(Surrogate::TwoSided { clip, max_ratio }), loss(Surrogate::DualClip { clip, max_ratio }));
+        prop_assert!((two - dual).abs() <= 1e-5 * two.abs().max(1.0), "{two} {dual}");
+    }
+}
+
+#[test]
+fn a_wrong_shape_or_a_missing_reference_is_an_error() {
+    let device = Device::flex();
+    let zeros = |rows| Tensor::<2>::zeros([rows, SEQ], &device);
+    let mask = zeros(2).equal_elem(0.0);
+    let batch = PolicyBatch::new(zeros(2), None, Tensor::zeros([2], &device), mask).unwrap();
+    let config = GrpoConfig::ril(8);
+    let error = policy_loss(&batch, zeros(1), &config).unwrap_err();
+    assert!(error.to_string().starts_with("log_probs"), "{error}");
+    let error = policy_loss(&batch, zeros(2), &config).unwrap_err();
+    assert!(matches!(error, GrpoError::MissingReference { beta: 0.01 }));
+    let error = policy_loss(&batch, zeros(2), &config.with_beta(-1.0)).unwrap_err();
+    assert!(matches!(error, GrpoError::Config(_)));
+    let config = GrpoConfig::dr_grpo(8).with_entropy_coefficient(0.1);
+    let error = policy_loss(&batch, zeros(2), &config).unwrap_err();
+    assert!(matches!(error, GrpoError::MissingEntropy { .. }));
+    let scores = TokenScores { log_probs: zeros(2), entropy: Some(zeros(1)) };
+    assert!(matches!(policy_loss(&batch, scores, &config).unwrap_err(), GrpoError::Shape { what: "entropy", .. }));
+    assert!(policy_loss(&batch, zeros(2), &GrpoConfig::dr_grpo(8)).is_ok());
+}
+
+#[test]
+fn broken_rows_samplers_and_entropies_are_errors() {
+    let device = Device::flex();
+    let zeros = || Tensor::<2>::zeros([2, SEQ], &device);
+    let batch = || {
+        let mask = zeros().equal_elem(0.0);
+        PolicyBatch::new(zeros(), None, Tensor::zeros([2], &device), mask).unwrap()
+    };
+    let given = RowRole { origin: RowOrigin::Teacher, ratio: RowRatio::Given };
+    let shaped = |gamma| RowRole { origin: RowOrigin::Teacher, ratio: RowRatio::BehaviourOne { shaping: Some(gamma) } };
+    assert!(matches!(batch().with_rows(vec![given], None), Err(GrpoError::Shape { what: "roles", .. })));
+    assert!(matches!(batch().with_rows(vec![given; 2], None), Err(GrpoError::Config(_))));
+    assert!(matches!(batch().with_rows(vec![shaped(0.0); 2], None), Err(GrpoError::Config(_))));
+    let late = batch().with_sampler(zeros(), None).unwrap();
+    assert!(matches!(late.with_rows(vec![RowRole::STUDENT; 2], None), Err(GrpoError::Config(_))));
+    let (level, bound) = (SamplerLevel::Token, SamplerBound::Mask);
+    for (min_ratio, max_ratio) in [(2.0, 1.0), (-1.0, 1.0), (0.0, f64::INFINITY), (0.0, 0.0)] {
+        let correction = SamplerCorrection { level, bound, min_ratio, max_ratio };
+        assert!(matches!(batch().with_sampler(zeros(), Some(correction)), Err(GrpoError::Config(_))));
+    }
+    assert!(matches!(batch().with_top_entropy_tokens(zeros(), 0.0), Err(GrpoError::Config(_))));
+    let broken = zeros() + f32::NAN;
+    let error = batch().with_top_entropy_tokens(broken, 0.5).unwrap_err();
+    assert!(error.to_string().starts_with("entropy of row 0, token 0 is not finite"), "{error}");
+}
+
+#[test]
+fn an_excluded_row_leaves_every_denominator() {
+    let device = Device::flex();
+    let table = |values: [[f32; 2]; 2]| Tensor::<2>::from_floats(values, &device);
+    let mask = Tensor::<2, Bool>::from_data([[true, true], [true, false]], &device);
+    let advantages = Tensor::<1>::from_floats([1.0, 5.0], &device);
+    let batch = PolicyBatch::new(table([[0.0; 2]; 2]), None, advantages, mask).unwrap();
+    let batch = batch.with_rows(vec![RowRole::STUDENT, RowRole::CHORD_TEACHER], None).unwrap();
+    let totals = batch.totals();
+    assert_eq!((totals.sequences, totals.tokens, totals.entropy_tokens, totals.sft_tokens), (1, 2, 2, 1));
+    let log_probs = table([[0.0, 0.0], [-3.0, 9.0]]);
+    let config = GrpoConfig::new(LossAggregation::TokenMean, AdvantageEstimator::LeaveOneOut);
+    let value = |config: &GrpoConfig| policy_loss(&batch, log_probs.clone(), config).unwrap().loss.into_scalar::<f32>();
+    assert_eq!(value(&config), -1.0);
+    let sft = |weight| Some(SftTerm { weight, token_weight: SftTokenWeight::Uniform });
+    assert_eq!(value(&config.clone().with_sft(sft(1.0))), 3.0);
+    assert_eq!(value(&config.with_sft(sft(0.5))), 1.0);
+}
+
+#[test]
+fn metrics_carry_no_graph() {
+    let device = Device::flex();
+    let zeros = Tensor::<2>::zeros([2, SEQ], &device);
+    let mask = zeros.clone().equal_elem(0.0);
+    let advantages = Tensor::<1>::ones([2], &device);
+    let batch = PolicyBatch::new(zeros.clone(), Some(zeros), advantages, mask).unwrap();
+    let log_probs = Tensor::<2>::full([2, SEQ], 0.5, &device.autodiff()).require_grad();
+    let scores = TokenScores { log_probs: log_probs.clone(), entropy: Some(log_probs) };
+    let PolicyLoss { loss, metrics } = policy_loss(&batch, scores, &GrpoConfig::ril(8)).unwrap();
+    assert!(loss.is_tracked());
+    let PolicyMetrics { row_loss, row_log_prob, row_ratio, row_kl, row_entropy, row_clip_high, .. } = metrics;
+    for metric in [row_loss, row_log_prob, row_ratio, row_kl.unwrap(), row_entropy.unwrap(), row_clip_high] {
+        assert!(!metric.is_tracked());
+    }
+}
