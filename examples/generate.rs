@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use burn::tensor::Device;
 use clap::Parser;
-use ril::RilError;
 use ril::models::generate::{SamplingParams, generate};
 use ril::models::image::open_image;
 use ril::models::{ChatModel, Message, Qwen2_5Vl};
+use ril::{RilError, explain};
 
 /// Sample answers
 #[derive(Parser)]
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("{}", explain(&error));
             ExitCode::FAILURE
         }
     }

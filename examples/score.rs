@@ -14,7 +14,7 @@ use ril::adapters::ModelPolicy;
 use ril::grpo::Policy;
 use ril::models::image::open_image;
 use ril::models::{ChatModel, Message, Qwen2_5Vl};
-use ril::{Prompt, RilError, ScoringBatch};
+use ril::{Prompt, RilError, ScoringBatch, explain};
 
 /// Score a response token by token
 #[derive(Parser)]
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("{}", explain(&error));
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,4 @@
-//! The recipe through its public API, on a network of a few thousand weights: resuming, repeating, refusing bad input.
+//! Stages that are killed, stopped or damaged and go on, on a network of a few thousand weights.
 
 #[allow(dead_code, reason = "the tests need a part of the example's modules")]
 #[path = "../examples/ril_qwen/data/mod.rs"]
@@ -6,6 +6,8 @@ mod data;
 #[allow(dead_code, reason = "the tests need a part of the example's modules")]
 #[path = "../examples/ril_qwen/models.rs"]
 mod models;
+#[allow(dead_code, reason = "each test file needs a part of it")]
+mod support;
 #[allow(dead_code, reason = "the tests need a part of the example's modules")]
 #[path = "../examples/ril_qwen/task.rs"]
 mod task;
@@ -15,58 +17,20 @@ mod vocabulary;
 
 use std::path::Path;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use ril::models::checkpoint::WeightType;
 use ril::models::{ChatModel, Qwen2_5Vl};
 use ril::monitor::{Monitor, MonitorMode};
-use ril::reward::RuleJudge;
-use ril::run::{METRICS_FILE, RunFolder};
+use ril::run::{METRICS_FILE, Outcome, RunFolder};
 use ril::{
-    CachedResponse, OptimizerSettings, RilConfig, RilError, RilTrainer, SftConfig, SftExample, SftTrainer, Stage,
-    StepMetrics, TeacherCache, TrainingData, discriminator_from,
+    DiscriminatorTrainer, Group, LocalRollout, OptimizerSettings, PretrainPlan, RilError, RilTrainer, Rollout,
+    SftConfig, SftExample, SftTrainer, Stage, StepMetrics, discriminator_from,
 };
 
-use data::{Example, Mix, Split, generate};
-use models::{Size, fresh, questions};
+use models::questions;
+use support::{STEPS, config, examples, questions_and_teachers, student, trainer};
 use task::Style;
-use vocabulary::Vocabulary;
-
-const TINY: Size = Size { width: 32, text_layers: 1, vision_layers: 1 };
-const STEPS: usize = 5;
-
-fn student() -> Qwen2_5Vl {
-    fresh(TINY, &Vocabulary::new(), 7, &Device::flex().autodiff()).unwrap()
-}
-
-fn examples() -> Vec<Example> {
-    generate(Split::Train, 6, 3, &Mix::default())
-}
-
-fn config() -> RilConfig {
-    let mut config = RilConfig::ril(6, STEPS);
-    config.groups.questions_per_step = 2;
-    config.groups.students_per_question = 2;
-    config.groups.teachers_per_question = 2;
-    config.policy = OptimizerSettings { micro_batch_rows: 3, ..OptimizerSettings::constant(1e-3) };
-    config.discriminator = config.policy.clone();
-    config
-}
-
-/// RIL with an online discriminator and two teachers.
-fn trainer(config: RilConfig) -> Result<RilTrainer<Qwen2_5Vl, RuleJudge>, RilError> {
-    let (student, examples) = (student(), examples());
-    let questions = questions(&student, &examples, "q")?;
-    let mut teachers = TeacherCache::default();
-    for (question, example) in questions.iter().zip(&examples) {
-        for (teacher, style) in [("a", Style::A), ("b", Style::B)] {
-            let (question, response) = (question.id.clone(), style.answer(example));
-            teachers.insert(CachedResponse { question, teacher: teacher.into(), response });
-        }
-    }
-    let discriminator = discriminator_from(student.clone(), 5, &Device::flex().autodiff());
-    let data = TrainingData { questions, teachers, judge: RuleJudge::default() };
-    RilTrainer::new(student, config.has_discriminator().then_some(discriminator), data, config)
-}
 
 fn sft() -> SftTrainer<Qwen2_5Vl> {
     let (student, examples) = (student(), examples());
@@ -79,6 +43,21 @@ fn sft() -> SftTrainer<Qwen2_5Vl> {
     let config = SftConfig { rows_per_step: 4, total_steps: STEPS, optimizer, seed: 1 };
     let examples = examples.collect();
     SftTrainer::new(student, examples, config).unwrap()
+}
+
+fn pretraining() -> DiscriminatorTrainer<Qwen2_5Vl> {
+    let (student, config) = (student(), config());
+    let (questions, teachers) = questions_and_teachers(&student);
+    let params = ril::models::generate::SamplingParams { num_samples: 2, ..config.sampling };
+    let sampled = LocalRollout::student(student.valid()).sample(&questions, &params).unwrap();
+    let groups = questions.into_iter().zip(sampled).map(|(question, mut responses)| {
+        responses.extend(teachers.responses(&question, 2, 0, &student).unwrap());
+        Group { question, responses }
+    });
+    let (groups, plan) = (groups.collect(), PretrainPlan { groups_per_step: 2, total_steps: STEPS, seed: 3 });
+    let discriminator = discriminator_from(student, 5, &Device::flex().autodiff());
+    let prompt = (config.prompt, config.gail);
+    DiscriminatorTrainer::new(discriminator, config.discriminator, groups, prompt, plan).unwrap()
 }
 
 /// A stage that dies when it has done `left` steps more.
@@ -153,65 +132,48 @@ fn a_killed_sft_ends_with_the_same_weights_and_metrics() {
     resumes_exactly(sft, SftTrainer::model);
 }
 
-fn all_steps(config: RilConfig) -> (Vec<StepMetrics>, Vec<u8>) {
-    let mut trainer = trainer(config).unwrap();
-    let metrics = (0..STEPS).map(|_| trainer.step().unwrap()).collect();
-    let folder = tempfile::tempdir().unwrap();
-    trainer.policy().save(folder.path(), WeightType::F32).unwrap();
-    (metrics, std::fs::read(folder.path().join("model.safetensors")).unwrap())
+#[test]
+fn a_killed_pretraining_ends_with_the_same_weights_and_metrics() {
+    resumes_exactly(pretraining, |trainer| trainer.discriminator().encoder().model.valid());
 }
 
 #[test]
-fn the_seed_decides_and_threads_do_not() {
-    let (one, mut two, mut other) = (config(), config(), config());
-    two.policy.passes_at_once = 2;
-    other.seed = 1;
-    let expected = all_steps(one);
-    assert!(all_steps(two) == expected, "passes side by side change nothing");
-    assert!(all_steps(other) != expected);
-}
-
-#[test]
-fn with_one_update_every_ratio_is_one_and_advantages_cancel() {
-    for metrics in all_steps(config()).0 {
-        assert_eq!(metrics.get("ratio/student"), Some(1.0));
-        assert_eq!(metrics.get("ratio/teacher"), Some(1.0));
-        let sum = metrics.get("advantage/student").unwrap() + metrics.get("advantage/teacher").unwrap();
-        assert!(sum.abs() < 1e-6, "{sum}");
+fn a_stage_that_is_asked_to_stop_keeps_its_last_step() {
+    let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut stage = sft();
+    run(whole.path(), &mut stage).unwrap();
+    let expected = outcome(whole.path(), &stage.model());
+    let runs = RunFolder::open(stopped.path(), 100).unwrap();
+    for done in 1..=STEPS {
+        let mut monitor = Monitor::new(MonitorMode::Silent);
+        monitor.interrupter().stop(None);
+        let mut stage = sft();
+        assert_eq!(runs.run_stage("stage", &mut stage, &mut monitor).unwrap(), Outcome::Interrupted);
+        assert_eq!(stage.next_step(), done);
     }
+    let mut stage = sft();
+    assert_eq!(runs.run_stage("stage", &mut stage, &mut Monitor::new(MonitorMode::Silent)).unwrap(), Outcome::Finished);
+    assert!(outcome(stopped.path(), &stage.model()) == expected);
 }
 
 #[test]
-fn algorithm_one_is_a_configuration() {
-    let (metrics, weights) = all_steps(config().without_imitation());
-    assert!(metrics.iter().all(|m| m.get("reward/similarity").is_none() && m.get("teacher/answer").is_none()));
-    assert!(weights != all_steps(config()).1);
-}
+fn a_broken_checkpoint_gives_way_to_the_one_before() {
+    let (whole, damaged) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut stage = sft();
+    run(whole.path(), &mut stage).unwrap();
+    let expected = outcome(whole.path(), &stage.model());
+    run(damaged.path(), &mut Mortal { stage: sft(), left: 4 }).unwrap_err();
+    let checkpoints = damaged.path().join("checkpoints/stage");
+    let file = |step: usize, name: &str| checkpoints.join(format!("step-{step}/{name}-{step}.bpk"));
+    std::fs::write(file(4, "model-optimizer"), b"cut").unwrap();
+    let mut stage = sft();
+    run(damaged.path(), &mut stage).unwrap();
+    assert!(outcome(damaged.path(), &stage.model()) == expected, "from step 2, over the broken step 4");
 
-#[test]
-fn a_question_without_teacher_answers_is_named() {
-    let student = student();
-    let questions = questions(&student, &examples(), "q").unwrap();
-    let data = TrainingData { questions, teachers: TeacherCache::default(), judge: RuleJudge::default() };
-    let discriminator = discriminator_from(student.clone(), 5, &Device::flex().autodiff());
-    let error = RilTrainer::new(student, Some(discriminator), data, config()).unwrap_err();
-    assert!(error.to_string().starts_with("question q-0: expected 1 cached responses"), "{error}");
-}
-
-#[test]
-fn broken_datasets_are_refused_with_the_line() {
-    let student = student();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("data.jsonl");
-    let good = r#"{"id": "1", "question": "what ?", "answer": "1"}"#;
-    for (text, message) in [
-        (String::new(), "no questions"),
-        (format!("{good}\n\n{{\"question\": \"what ?\"}}\n"), "line 3: missing field `answer`"),
-        (format!("{good}\n{good}\n"), "line 2: a question with id 1 stands further up"),
-        (r#"{"images": ["none.png"], "question": "what ?", "answer": "1"}"#.to_string(), "none.png"),
-    ] {
-        std::fs::write(&path, text).unwrap();
-        let error = ril::data::read_questions(&path, &student).unwrap_err().to_string();
-        assert!(error.contains(message), "{error}");
+    for step in [4, 5] {
+        std::fs::write(file(step, "model"), b"cut").unwrap();
     }
+    let error = run(damaged.path(), &mut sft()).unwrap_err();
+    let message = ril::explain(&error);
+    assert!(message.contains("model-5.bpk") && message.contains("because"), "{message}");
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[command(version)]
 pub struct Args {
     /// Go on with an interrupted run in this folder; its own settings are used
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "seed", "steps", "quick", "model", "data", "teacher_responses", "train_teachers"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["Settings", "out", "train_teachers"])]
     pub resume: Option<PathBuf>,
     /// New folder for the run [default: runs/ril_qwen-seedN]
     #[arg(long)]
@@ -21,9 +21,9 @@ pub struct Args {
     /// Progress: terminal UI, plain lines, nothing
     #[arg(long, default_value = "auto")]
     pub monitor: MonitorMode,
-    /// Where to compute; cuda and wgpu need the feature of the same name
-    #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
-    pub device: DeviceName,
+    /// Where to compute; cuda and wgpu need the feature of the same name [default: cpu; with --resume that of the run]
+    #[arg(long, value_enum)]
+    pub device: Option<DeviceName>,
     /// Train the two toy teachers anew and store them beside this example, then end
     #[arg(long)]
     pub train_teachers: bool,
@@ -55,17 +55,23 @@ pub struct Settings {
     /// Tokens that an answer may have [default: 34; 256 with --model]
     #[arg(long)]
     pub max_new_tokens: Option<usize>,
+    /// Steps of discriminator pre-training before each loop with teachers [default: 20]
+    #[arg(long)]
+    pub discriminator_steps: Option<usize>,
     /// Rows of one forward and backward pass [default: 64; 4 with --model]
     #[arg(long)]
     pub micro_batch_rows: Option<usize>,
+    /// Rows sampled at once, in rollouts and evaluation [default: 256 and 250; 16 with --model]
+    #[arg(long)]
+    pub rows_at_once: Option<usize>,
     /// Steps between checkpoints
     #[arg(long, default_value_t = 20)]
     pub checkpoint_every: usize,
     /// Measure on the validation split instead of the test split: for choosing settings
-    #[arg(long)]
+    #[arg(long, conflicts_with = "model")]
     pub validation: bool,
     /// A small run that shows that everything works
-    #[arg(long)]
+    #[arg(long, conflicts_with = "model")]
     pub quick: bool,
     /// Student: a Qwen2.5-VL folder
     #[arg(long, requires = "data", requires = "teacher_responses")]
@@ -76,11 +82,16 @@ pub struct Settings {
     /// Cached teacher answers, JSON lines: {"question": id, "teacher": name, "response"}
     #[arg(long, requires = "model")]
     pub teacher_responses: Option<PathBuf>,
+    /// Where the run computes
+    #[arg(skip)]
+    pub device: DeviceName,
 }
 
 /// Devices by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DeviceName {
+    #[default]
     Cpu,
     Cuda,
     Wgpu,
@@ -99,11 +110,23 @@ impl DeviceName {
             #[cfg(feature = "wgpu")]
             Self::Wgpu => Ok(burn::tensor::Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
             #[allow(unreachable_patterns, reason = "reachable only without the features")]
-            other => Err(format!(
-                "this build has no {other:?} device: add --features {}",
-                format!("{other:?}").to_lowercase()
-            )),
+            other => Err(format!("this build has no {0} device: add --features {0}", other.name())),
         }
+    }
+
+    /// As on the command line; also the feature that a build needs, except for the CPU.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Wgpu => "wgpu",
+        }
+    }
+
+    /// How to start a build that has this device.
+    pub fn cargo_run(self) -> String {
+        let features = if self == Self::Cpu { String::new() } else { format!(" --features {}", self.name()) };
+        format!("cargo run --release{features} --example ril_qwen --")
     }
 }
 
@@ -143,23 +166,96 @@ impl Settings {
         self.pick(self.max_new_tokens, 256, 34, 34)
     }
 
+    pub fn discriminator_steps(&self) -> usize {
+        self.discriminator_steps.unwrap_or(20)
+    }
+
     pub fn micro_batch_rows(&self) -> usize {
         self.pick(self.micro_batch_rows, 4, 64, 64)
     }
 
-    /// Name and value of each setting, for the report.
-    pub fn table(&self) -> Vec<(String, String)> {
-        let mut table = vec![
-            ("seed".to_string(), self.seed.to_string()),
-            ("loop steps".into(), self.steps().to_string()),
-            ("SFT steps".into(), self.sft_steps().to_string()),
-            ("questions a step".into(), self.questions_per_step().to_string()),
-            ("learning rate in the loops".into(), format!("{:e}", self.learning_rate())),
-            ("longest answer, tokens".into(), self.max_new_tokens().to_string()),
+    /// Rows that a rollout samples at once.
+    pub fn rollout_rows(&self) -> usize {
+        self.pick(self.rows_at_once, 16, 256, 256)
+    }
+
+    /// Questions that an evaluation puts at once.
+    pub fn evaluation_rows(&self) -> usize {
+        self.pick(self.rows_at_once, 16, 250, 250)
+    }
+
+    /// Numbers that must not be 0; what else can be wrong is found where it is used, before a run begins too.
+    ///
+    /// # Errors
+    /// The flag.
+    pub fn check(&self) -> Result<(), String> {
+        let counts = [
+            ("--steps", self.steps()),
+            ("--held-out", self.held_out().unwrap_or(1)),
+            ("--questions-per-step", self.questions_per_step()),
+            ("--max-new-tokens", self.max_new_tokens()),
+            ("--discriminator-steps", self.discriminator_steps()),
+            ("--micro-batch-rows", self.micro_batch_rows()),
+            ("--rows-at-once", self.rollout_rows()),
+            ("--checkpoint-every", self.checkpoint_every),
         ];
-        for (name, path) in [("student", &self.model), ("data", &self.data), ("teachers", &self.teacher_responses)] {
-            table.extend(path.as_ref().map(|p| (name.to_string(), p.display().to_string())));
+        match counts.iter().find(|(_, count)| *count == 0) {
+            Some((flag, _)) => Err(format!("{flag}: expected at least 1, got 0")),
+            None => Ok(()),
         }
-        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::error::ErrorKind;
+
+    fn refusal(flags: &str) -> ErrorKind {
+        Args::try_parse_from(format!("ril_qwen {flags}").split(' ')).expect_err(flags).kind()
+    }
+
+    #[test]
+    fn no_setting_is_silently_ignored_when_a_run_goes_on() {
+        let flags = [
+            "--seed 0",
+            "--steps 3",
+            "--sft-steps 3",
+            "--held-out 3",
+            "--questions-per-step 3",
+            "--learning-rate 3",
+            "--max-new-tokens 3",
+            "--discriminator-steps 3",
+            "--micro-batch-rows 3",
+            "--rows-at-once 3",
+            "--checkpoint-every 3",
+            "--validation",
+            "--quick",
+            "--model m --data d --teacher-responses t",
+            "--out o",
+            "--train-teachers",
+        ];
+        for flag in flags {
+            assert_eq!(refusal(&format!("--resume run {flag}")), ErrorKind::ArgumentConflict, "{flag}");
+        }
+        Args::try_parse_from("ril_qwen --resume run --device cpu --monitor plain".split(' ')).unwrap();
+    }
+
+    #[test]
+    fn flags_of_the_digits_do_not_go_with_a_model() {
+        for flag in ["--quick", "--validation"] {
+            let flags = format!("--model m --data d --teacher-responses t {flag}");
+            assert_eq!(refusal(&flags), ErrorKind::ArgumentConflict, "{flag}");
+        }
+        assert_eq!(refusal("--model m --data d"), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn zeros_are_refused_by_name() {
+        for flag in ["--steps", "--held-out", "--questions-per-step", "--micro-batch-rows", "--checkpoint-every"] {
+            let settings = Settings::try_parse_from(["ril_qwen", flag, "0"]).unwrap();
+            assert_eq!(settings.check(), Err(format!("{flag}: expected at least 1, got 0")));
+        }
+        Settings::try_parse_from(["ril_qwen", "--sft-steps", "0"]).unwrap().check().unwrap();
     }
 }

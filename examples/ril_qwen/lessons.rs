@@ -34,16 +34,21 @@ fn reading() -> Mix {
 
 /// The student: it learns to read, then to work things out in both teachers' ways, and at last is fine-tuned to answer
 /// shortly, mostly. Greedily it then blurts out a number, often a wrong one; now and then it samples a worked answer,
-/// which is right more often. A real student is like that: it could say what its teachers say, but rarely does.
+/// which is right more often. A real student is like that: it could say what its teachers say, but rarely does. A lesson
+/// for which there is no step is left out.
 pub fn student(sft_steps: usize, seed: u64) -> Vec<Lesson> {
     let both = SftMixture { short: 0, style_a: 1, style_b: 1 };
     let lesson =
         |name: &str, steps, rates, mix, answers| Lesson { name: name.to_string(), steps, rates, mix, answers, seed };
-    vec![
-        lesson("reading", sft_steps / 5, [1e-3, 1e-3], reading(), both),
-        lesson("working", sft_steps * 3 / 5, [1e-3, 5e-4], Mix::default(), both),
-        lesson("sft", sft_steps / 5, [1e-3, 1e-4], Mix::default(), SftMixture::default()),
-    ]
+    let (reading_steps, working_steps) = (sft_steps / 5, sft_steps * 3 / 5);
+    let last_steps = sft_steps - reading_steps - working_steps;
+    let mut lessons = vec![
+        lesson("reading", reading_steps, [1e-3, 1e-3], reading(), both),
+        lesson("working", working_steps, [1e-3, 5e-4], Mix::default(), both),
+        lesson("sft", last_steps, [1e-3, 1e-4], Mix::default(), SftMixture::default()),
+    ];
+    lessons.retain(|lesson| lesson.steps > 0);
+    lessons
 }
 
 /// A teacher: the same, longer, and always in its own style.
@@ -57,7 +62,7 @@ pub fn teacher(name: &str, style: Style, seed: u64) -> Vec<Lesson> {
 impl Lesson {
     /// The lesson's examples as `model` reads them, and how they are trained on.
     pub fn prepare(&self, model: &Qwen2_5Vl) -> Result<(Vec<SftExample>, SftConfig), RilError> {
-        let steps = self.steps.max(1);
+        let steps = self.steps;
         let examples = generate(Split::Train, (steps * ROWS).min(MOST_EXAMPLES), self.seed, &self.mix);
         let answers = self.answers.answers(&examples, self.seed);
         let examples = questions(model, &examples, &self.name)?.into_iter().zip(answers).map(|(question, answer)| {
@@ -73,5 +78,20 @@ impl Lesson {
         };
         let config = SftConfig { rows_per_step: ROWS, total_steps: steps, optimizer, seed: self.seed };
         Ok((examples.collect::<Result<_, RilError>>()?, config))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_steps_are_as_many_as_were_asked_for() {
+        for steps in [0, 1, 3, 4, 7, 100, 1250] {
+            let lessons = student(steps, 0);
+            assert_eq!(lessons.iter().map(|lesson| lesson.steps).sum::<usize>(), steps);
+            assert!(lessons.iter().all(|lesson| lesson.steps > 0));
+        }
+        assert_eq!(student(1250, 0).iter().map(|lesson| lesson.steps).collect::<Vec<_>>(), [250, 750, 250]);
     }
 }

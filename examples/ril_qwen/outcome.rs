@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use ril::RilError;
 use ril::benchmark::{Answered, accuracy};
-use ril::eval::{ArmResult, ArmRole, PairedComparison, Results, table};
+use ril::eval::{ArmResult, ArmRole, PairedComparison, Results, comparison_table, table};
 use ril::models::ModelError;
 use ril::models::files::write_atomic;
 use ril::models::image::RgbImage;
@@ -12,6 +12,7 @@ use ril::report::{Answer, Chart, CurveGroup, Mark, Report, Series, Transcript, r
 use ril::run::RunFolder;
 
 use crate::args::Settings;
+use crate::describe;
 use crate::world::World;
 
 /// One model's answers to the held-out questions.
@@ -40,7 +41,7 @@ const CHARTS: [ChartOf; 6] = [
 ];
 const TRANSCRIPTS: usize = 8;
 
-/// Writes everything and prints the table.
+/// Writes everything and prints the tables.
 pub fn write(run: &RunFolder, settings: &Settings, world: &World, arms: &[Arm]) -> Result<(), RilError> {
     let outcomes = |arm: &Arm| arm.answers.iter().map(|a| a.is_right).collect::<Vec<bool>>();
     let find = |name: &str| arms.iter().find(|arm| arm.name == name);
@@ -49,6 +50,8 @@ pub fn write(run: &RunFolder, settings: &Settings, world: &World, arms: &[Arm]) 
         ("ril_one_teacher", "dr_grpo"),
         ("ril_two_teachers", "dr_grpo"),
         ("ril_two_teachers", "ril_one_teacher"),
+        ("ril_all_teachers", "dr_grpo"),
+        ("ril_all_teachers", "ril_one_teacher"),
     ];
     let pairs = pairs.iter().filter_map(|(candidate, baseline)| Some((find(candidate)?, find(baseline)?)));
     let comparisons = pairs.map(|(candidate, baseline)| {
@@ -62,15 +65,19 @@ pub fn write(run: &RunFolder, settings: &Settings, world: &World, arms: &[Arm]) 
     let report = Report {
         title: "RIL: a small model learns from larger ones".into(),
         subtitle: subtitle(settings, world),
-        settings: settings.table(),
+        settings: describe::table(settings, world),
         arms: results.arms.clone(),
         comparisons: results.comparisons.clone(),
         curves: vec![curves(run, arms)?],
         transcripts: transcripts(world, arms)?,
-        reproduce: vec![command(settings)],
+        reproduce: vec![describe::command(settings)],
     };
     write_atomic(&run.file("report.html"), render(&report).as_bytes())?;
     println!("\n{}", table(&results.arms));
+    if settings.validation {
+        println!("Measured on the validation split.\n");
+    }
+    println!("{}", comparison_table(&results.comparisons));
     println!("Report: {}", run.file("report.html").display());
     Ok(())
 }
@@ -81,20 +88,10 @@ fn subtitle(settings: &Settings, world: &World) -> String {
         Some(model) => format!("{} on {held_out} held-out questions", model.display()),
         None => format!(
             "Toy Qwen2.5-VL models read handwritten digits; {held_out} held-out questions about digits that nothing was \
-             trained on"
+             trained on ({})",
+            describe::split(settings)
         ),
     }
-}
-
-fn command(settings: &Settings) -> String {
-    let mut command = format!("cargo run --release --example ril_qwen -- --seed {}", settings.seed);
-    for (flag, value) in [("--steps", settings.steps), ("--sft-steps", settings.sft_steps)] {
-        command += &value.map(|v| format!(" {flag} {v}")).unwrap_or_default();
-    }
-    if settings.quick {
-        command += " --quick";
-    }
-    command
 }
 
 fn curves(run: &RunFolder, arms: &[Arm]) -> Result<CurveGroup, RilError> {

@@ -8,14 +8,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::data::{Example, Kind, ORDINALS, draw_index};
 
-/// What the discriminator is told. The responses of the teachers are class 0, those of the student class 1.
+/// What the discriminator is told, in words that the toys know: the library's text is for models that read English.
 pub const DISCRIMINATOR_SYSTEM: &str =
     "you are a discriminator . the response stands in response tags . answer 0 for teacher , 1 for student .";
-
-/// What the discriminator is shown.
-pub fn discriminator_prompt(response: &str) -> String {
-    format!("<response> {response} </response>")
-}
 
 /// A way to answer. In each one the answer is the last number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

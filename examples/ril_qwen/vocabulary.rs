@@ -4,10 +4,11 @@
 
 use std::collections::BTreeSet;
 
+use ril::adapters::DiscriminatorPrompt;
 use serde_json::{Map, Value, json};
 
 use crate::data::{Digit, Example, Kind, Picture};
-use crate::task::{DISCRIMINATOR_SYSTEM, Style, discriminator_prompt};
+use crate::task::{DISCRIMINATOR_SYSTEM, Style};
 
 /// Pads a batch.
 pub const PAD: &str = "<|endoftext|>";
@@ -131,7 +132,7 @@ fn pretty(value: &Value) -> String {
 /// Texts that hold every word: each question in each phrasing, and each answer in each style to every pair of digits;
 /// four digits say nothing that two do not, but for the names of their places.
 fn every_text() -> Vec<String> {
-    let mut texts = vec![DISCRIMINATOR_SYSTEM.to_owned(), discriminator_prompt("0")];
+    let mut texts = vec![DISCRIMINATOR_SYSTEM.to_owned(), DiscriminatorPrompt::tagged("0")];
     let reads = (0..4).map(|place| Kind::Read { place });
     let kinds = reads.chain([Kind::Sum, Kind::Difference, Kind::Largest, Kind::Even, Kind::AboveFive]);
     for kind in kinds {
@@ -159,7 +160,7 @@ mod tests {
         let mix = Mix { digits: [0, 1, 1, 1], ..Mix::default() };
         for example in generate(Split::Test, 3000, 4, &mix) {
             let styles = [Style::Short, Style::A, Style::B].map(|style| style.answer(&example));
-            let shown = styles.clone().map(|text| discriminator_prompt(&text));
+            let shown = styles.clone().map(|text| DiscriminatorPrompt::tagged(&text));
             let fixed = [example.question.clone(), DISCRIMINATOR_SYSTEM.to_owned()];
             for text in fixed.into_iter().chain(styles).chain(shown) {
                 let ids: Vec<u32> = text.split_whitespace().map(|word| vocabulary.id(word).expect(word)).collect();

@@ -1,26 +1,27 @@
 //! What a run starts from: a student, questions, teachers. Two sources: the digits in this repository, or the user's.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use ril::data::read_questions;
 use ril::models::Qwen2_5Vl;
 use ril::models::generate::SamplingParams;
 use ril::monitor::Monitor;
 use ril::run::RunFolder;
-use ril::{
-    CachedResponse, LocalRollout, OptimizerSettings, Question, RilError, Rollout, SftConfig, SftExample, TeacherCache,
-};
+use ril::{CachedResponse, LocalRollout, Question, RilError, Rollout, SftConfig, SftExample, TeacherCache};
 
 use crate::args::Settings;
 use crate::data::{Mix, Split, generate};
 use crate::lessons::{self, Lesson};
 use crate::models::{STUDENT, fresh, questions};
+use crate::user;
 use crate::vocabulary::Vocabulary;
 
 /// Sampled answers of each toy teacher to each training question; a step uses four.
 const TEACHER_SAMPLES: usize = 4;
+/// Different training questions there are at most; a longer run repeats them.
+const MOST_QUESTIONS: usize = 24_000;
 
 /// A teacher by name; the toys are at hand, a user's teacher is only its cached texts.
 pub struct Teacher {
@@ -63,6 +64,8 @@ pub struct World {
     pub train: Vec<Question>,
     pub held_out: Vec<Question>,
     pub teachers: Vec<Teacher>,
+    /// The user's teacher responses.
+    pub cache: Option<TeacherCache>,
 }
 
 /// Folder of a toy teacher in the repository.
@@ -74,7 +77,7 @@ impl World {
     /// Reads or makes everything; the same settings give the same world.
     pub fn new(settings: &Settings, device: &Device) -> Result<Self, RilError> {
         match (&settings.model, &settings.data) {
-            (Some(model), Some(data)) => Self::of_user(settings, model, data, device),
+            (Some(model), Some(data)) => user::world(settings, model, data, device),
             _ => Self::of_digits(settings, device),
         }
     }
@@ -83,7 +86,7 @@ impl World {
         let student = fresh(STUDENT, &Vocabulary::new(), settings.seed, &device.clone().autodiff())?;
         let view = student.valid();
         let mix = Mix::default();
-        let count = settings.steps() * settings.questions_per_step();
+        let count = (settings.steps() * settings.questions_per_step()).min(MOST_QUESTIONS);
         let train = questions(&view, &generate(Split::Train, count, !settings.seed, &mix), "train")?;
         // The held-out questions are the same for every seed, so that runs can be compared.
         let split = if settings.validation { Split::Validation } else { Split::Test };
@@ -95,57 +98,31 @@ impl World {
         };
         let teachers = ["teacher_a", "teacher_b"].into_iter().map(teacher).collect::<Result<_, RilError>>()?;
         let lessons = lessons::student(settings.sft_steps(), settings.seed).into_iter().map(Teaching::Lesson).collect();
-        Ok(Self { student, lessons, train, held_out, teachers })
+        Ok(Self { student, lessons, train, held_out, teachers, cache: None })
     }
 
-    fn of_user(settings: &Settings, model: &Path, data: &Path, device: &Device) -> Result<Self, RilError> {
-        let student = Qwen2_5Vl::from_folder(model, &device.clone().autodiff())?;
-        let mut train = read_questions(data, &student)?;
-        let wanted = settings.held_out().unwrap_or(train.len() / 5);
-        if wanted == 0 || wanted >= train.len() {
-            let message = format!("held-out questions: expected 1 to {}, got {wanted}", train.len() - 1);
-            return Err(RilError::Config(message));
-        }
-        let held_out = train.split_off(train.len() - wanted);
-        let cache = teacher_cache_of_user(settings)?;
-        let teachers = cache.teachers().iter().map(|name| Teacher { name: name.clone(), model: None }).collect();
-        let mut lessons = Vec::new();
-        if settings.sft_steps() > 0 {
-            let examples = train.iter().enumerate().map(|(i, question)| {
-                let response = cache.responses(question, 1, i, &student)?.remove(0);
-                Ok(SftExample { prompt: question.prompt.clone(), completion: response.token_ids })
-            });
-            let optimizer = OptimizerSettings {
-                final_learning_rate: 1e-6,
-                micro_batch_rows: settings.micro_batch_rows(),
-                ..OptimizerSettings::constant(1e-5)
-            };
-            let steps = settings.sft_steps();
-            let config = SftConfig { rows_per_step: 16, total_steps: steps, optimizer, seed: settings.seed };
-            lessons.push(Teaching::Own(examples.collect::<Result<_, RilError>>()?, config));
-        }
-        Ok(Self { student, lessons, train, held_out, teachers })
-    }
-
-    /// Teacher answers to the training questions: the user's file, or sampled from the toys once a run and kept.
+    /// Teacher answers to the training questions: the user's, or sampled from the toys once a run and kept; `None` when
+    /// the user asks to stop.
     pub fn teacher_cache(
         &self,
         settings: &Settings,
         run: &RunFolder,
         monitor: &mut Monitor,
-    ) -> Result<TeacherCache, RilError> {
-        if settings.teacher_responses.is_some() {
-            return teacher_cache_of_user(settings);
+    ) -> Result<Option<TeacherCache>, RilError> {
+        if let Some(cache) = &self.cache {
+            return Ok(Some(cache.clone()));
         }
         let file = run.file("teacher_responses.jsonl");
         if !file.exists() {
             let mut cache = TeacherCache::default();
             for teacher in &self.teachers {
-                self.sample_teacher(teacher, settings, &mut cache, monitor)?;
+                if self.sample_teacher(teacher, settings, &mut cache, monitor)?.is_break() {
+                    return Ok(None);
+                }
             }
             cache.write(&file)?;
         }
-        TeacherCache::read(&file)
+        TeacherCache::read(&file).map(Some)
     }
 
     fn sample_teacher(
@@ -154,8 +131,8 @@ impl World {
         settings: &Settings,
         cache: &mut TeacherCache,
         monitor: &mut Monitor,
-    ) -> Result<(), RilError> {
-        let Some(model) = &teacher.model else { return Ok(()) };
+    ) -> Result<ControlFlow<()>, RilError> {
+        let Some(model) = &teacher.model else { return Ok(ControlFlow::Continue(())) };
         let params = SamplingParams {
             num_samples: TEACHER_SAMPLES,
             max_new_tokens: settings.max_new_tokens(),
@@ -163,9 +140,11 @@ impl World {
             seed: settings.seed,
             ..SamplingParams::default()
         };
+        let rows_at_once = settings.rollout_rows();
+        let at_once = (rows_at_once / TEACHER_SAMPLES).max(1);
         monitor.start_evaluation(&format!("answers of {}", teacher.name), self.train.len());
-        let mut rollout = LocalRollout::student(model.clone());
-        for (i, chunk) in self.train.chunks(64).enumerate() {
+        let mut rollout = LocalRollout { rows_at_once, ..LocalRollout::student(model.clone()) };
+        for (i, chunk) in self.train.chunks(at_once).enumerate() {
             let params = SamplingParams { seed: params.seed ^ (i as u64) << 32, ..params.clone() };
             for (question, responses) in chunk.iter().zip(rollout.sample(chunk, &params)?) {
                 for response in responses {
@@ -176,18 +155,12 @@ impl World {
                     });
                 }
             }
-            monitor.step(i * 64 + chunk.len(), &[]);
+            let done = i * at_once + chunk.len();
+            if monitor.advance(done).is_break() && done < self.train.len() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
         monitor.finish();
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
-}
-
-fn teacher_cache_of_user(settings: &Settings) -> Result<TeacherCache, RilError> {
-    let path = settings.teacher_responses.clone().unwrap_or_default();
-    let cache = TeacherCache::read(&path)?;
-    if cache.teachers().is_empty() {
-        return Err(RilError::EmptyDataset { path });
-    }
-    Ok(cache)
 }

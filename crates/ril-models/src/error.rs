@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum ModelError {
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: cannot be read or written")]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -15,7 +15,7 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// A JSON file does not parse, or lacks a field that changes the numbers.
-    #[error("{path}: {source}")]
+    #[error("{path}: not the JSON that is expected here")]
     Json {
         /// The file.
         path: PathBuf,
@@ -64,7 +64,7 @@ pub enum ModelError {
     #[error("config: {0}")]
     Config(String),
     /// A picture could not be decoded.
-    #[error("{path}: cannot read the image: {source}")]
+    #[error("{path}: cannot read the image")]
     Image {
         /// The file.
         path: PathBuf,

@@ -20,7 +20,7 @@ pub fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>, ModelError> {
 }
 
 /// Writes `bytes` under a temporary name beside `path`, then renames: a reader sees the old file or the new
-/// one, never half of it. Creates the folder when needed.
+/// one, never half of it, also after a power cut. Creates the folder when needed.
 ///
 /// # Errors
 /// [`ModelError::Io`]; what stood at `path` before is untouched then.
@@ -29,12 +29,47 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
         fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
     }
     let temporary = temporary_name(path);
-    let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    let written = write_synced(&temporary, bytes).and_then(|()| rename_synced(&temporary, path));
     if written.is_err() {
         // The write error is the one to report; a temporary file that cannot be removed changes nothing.
         let _ = fs::remove_file(&temporary);
     }
     written.map_err(ModelError::io(path))
+}
+
+/// Brings a folder and the files in it to the disk.
+///
+/// # Errors
+/// [`ModelError::Io`] with the file or folder.
+pub fn sync_folder(folder: &Path) -> Result<(), ModelError> {
+    for entry in fs::read_dir(folder).map_err(ModelError::io(folder))? {
+        let path = entry.map_err(ModelError::io(folder))?.path();
+        if path.is_file() {
+            sync_file(&path).map_err(ModelError::io(&path))?;
+        }
+    }
+    sync_names(folder).map_err(ModelError::io(folder))
+}
+
+/// Brings a file's bytes to the disk.
+pub(crate) fn sync_file(path: &Path) -> std::io::Result<()> {
+    // Windows flushes only what is open for writing.
+    File::options().write(true).open(path)?.sync_all()
+}
+
+/// Renames a file or folder whose bytes are on the disk, and brings the new name there too.
+///
+/// # Errors
+/// What the system says.
+pub fn rename_synced(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::rename(from, to)?;
+    sync_names(to.parent().unwrap_or(Path::new(".")))
+}
+
+/// Brings the names in a folder to the disk; Windows does so by itself, and opens no folder.
+fn sync_names(folder: &Path) -> std::io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

@@ -24,6 +24,8 @@ const SIDE_FILES: [&str; 6] = [
 #[derive(Clone)]
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
+    /// Ids and spellings, in order of the ids.
+    special_tokens: Vec<(u32, String)>,
     /// `tokenizer.json` and its side files, as they will be saved.
     files: Vec<(String, Vec<u8>)>,
 }
@@ -71,7 +73,20 @@ impl TextTokenizer {
     fn with_files(mut tokenizer: Tokenizer, files: Vec<(String, Vec<u8>)>) -> Result<Self, ModelError> {
         tokenizer.with_truncation(None).map_err(failed)?;
         tokenizer.with_padding(None);
-        Ok(Self { tokenizer, files })
+        let mut special_tokens: Vec<(u32, String)> = tokenizer
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter_map(|(id, token)| token.special.then_some((id, token.content)))
+            .collect();
+        special_tokens.sort_unstable();
+        Ok(Self { tokenizer, special_tokens, files })
+    }
+
+    /// Ids of the special tokens and how they are spelled, in order of the ids: a text that holds such a spelling is
+    /// read as the token.
+    #[must_use]
+    pub fn special_tokens(&self) -> &[(u32, String)] {
+        &self.special_tokens
     }
 
     /// Token ids of `text`. Special tokens written in the text are recognised; none are added.
@@ -154,6 +169,7 @@ mod tests {
         assert_eq!(tokenizer.decode_with_special(&[2, 3]).unwrap(), "ab <|end|>");
         assert_eq!((tokenizer.token_id("<|end|>"), tokenizer.token_id("c")), (Some(3), None));
         assert_eq!(tokenizer.vocab_size(), 4);
+        assert_eq!(tokenizer.special_tokens(), [(3, "<|end|>".to_string())]);
     }
 
     #[test]

@@ -62,6 +62,12 @@ pub trait ChatModel: CausalLm {
 
     /// Ids that end a completion, the usual one first; never empty.
     fn stop_ids(&self) -> &[u32];
+
+    /// Ids of the special tokens and how they are spelled: [`ChatModel::encode`] and [`ChatModel::encode_response`]
+    /// read a text that holds such a spelling as the token, whoever wrote it. Empty by default: no text can spell one.
+    fn special_tokens(&self) -> &[(u32, String)] {
+        &[]
+    }
 }
 
 /// A [`ChatModel`] that sees.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
-use common::{Fixture, LOGIT_TOLERANCE, assert_close, fixtures, log_prob, logits, read_checkpoint};
+use common::{Fixture, LOGIT_TOLERANCE, assert_close, chain, fixtures, log_prob, logits, read_checkpoint};
 use ril_models::checkpoint::{INDEX_FILE, WEIGHTS_FILE, WeightType};
 use ril_models::image::open_image;
 use ril_models::{ChatModel, Message, ModelError, ModelInput, Padding, Qwen2_5Vl, TokenBatch};
@@ -232,7 +232,7 @@ fn a_configuration_without_a_field_is_refused_by_name() {
             write_json(&path, &config);
             let error = refusal(folder.path());
             assert!(matches!(error, ModelError::Config(_) | ModelError::Json { .. }), "{error}");
-            assert!(error.to_string().contains(&field), "{part}/{field}: {error}");
+            assert!(chain(&error).contains(&field), "{part}/{field}: {error}");
         }
     }
 }
@@ -276,6 +276,8 @@ fn an_unreadable_picture_is_named() {
     let error = open_image(&folder.path().join("none.png")).unwrap_err();
     assert!(matches!(error, ModelError::Io { .. }), "{error}");
     assert!(error.to_string().contains("none.png"), "{error}");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(!error.to_string().contains(&cause), "{error}: who prints the causes would print this one twice");
 }
 
 /// `RIL_REFERENCE_PYTHON=python cargo test -p ril-models --test qwen2_5_vl_folders -- --ignored`

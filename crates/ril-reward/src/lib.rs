@@ -50,7 +50,7 @@ pub use compose::{Clip, JudgeGate, NamedScores, WeightedScores, WeightedSum, cli
 pub use conclusion::{Conclusion, conclusion};
 pub use error::RewardError;
 pub use exact::{ExactMatch, Normalisation};
-pub use judge::{CachedJudge, Judge, JudgeReward, PromptTemplate, RuleJudge, Verdict, parse_verdict};
+pub use judge::{CachedJudge, Judge, JudgeReward, PromptTemplate, RuleJudge, Verdict, judge_answers, parse_verdict};
 pub use number::{Number, numbers};
 pub use numeric::{NumericMatch, PercentSign, Tolerance};
 pub use reward::Reward;

@@ -96,12 +96,34 @@ fn a_hand_made_sum() {
 }
 
 #[test]
+fn the_order_given_changes_no_bit_where_rounding_would() {
+    // (1e30 + 1) - 1e30 = 0, but (1e30 - 1e30) + 1 = 1, in f64.
+    let scores = [1e30, 1.0, -1e30].map(|score| vec![Some(score)]).to_vec();
+    let columns = columns(&[1.0; 3], &scores);
+    let expected = weighted_sum(&columns).expect("valid columns");
+    for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let shuffled = order.map(|index| columns[index]);
+        assert_eq!(weighted_sum(&shuffled).expect("valid columns"), expected, "{order:?}");
+    }
+}
+
+#[test]
+fn a_gate_that_could_not_be_scored_leaves_no_score() {
+    let gated = gate_scores(&[None, None, Some(0.0), Some(1.0)], &[Some(1.0), None, None, None]);
+    assert_eq!(gated.expect("same length"), [None; 4]);
+}
+
+#[test]
 fn broken_columns_are_refused() {
     let good = [Some(1.0), Some(0.0)];
     let column = |name, weight, scores| WeightedScores { name, weight, scores };
-    let cases: [(Vec<WeightedScores<'_>>, &str); 4] = [
+    let cases: [(Vec<WeightedScores<'_>>, &str); 5] = [
         (vec![column("a", 1.0, &good), column("b", 1.0, &good[..1])], "b: expected 2 results, got 1"),
         (vec![column("a", 1.0, &good), column("a", 2.0, &good)], "two rewards are named \"a\""),
+        (
+            vec![column("a", 1.0, &good), column("b", 1.0, &good), column("a", 2.0, &good)],
+            "two rewards are named \"a\"",
+        ),
         (vec![column("a", f32::NAN, &good)], "invalid setting: weight of \"a\": expected a finite number, got NaN"),
         (vec![column("a", 1.0, &[Some(0.0), Some(f32::INFINITY)])], "a: score 1 is not finite: inf"),
     ];

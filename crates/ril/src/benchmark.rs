@@ -1,14 +1,16 @@
 //! Held-out questions put to a model.
 
+use std::ops::ControlFlow;
+
 use ril_models::ChatModel;
 use ril_models::generate::SamplingParams;
-use ril_reward::{Judge, Sample, Verdict};
+use ril_reward::{Judge, Sample, Verdict, judge_answers};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RilError;
 use crate::eval::Accuracy;
 use crate::group::Question;
-use crate::rollout::{LocalRollout, Rollout};
+use crate::rollout::LocalRollout;
 
 /// One model's answer to one question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,35 +23,43 @@ pub struct Answered {
     pub is_right: bool,
 }
 
-/// Likeliest answers to `questions`, judged; `progress` is told how many are done, `batch` at a time.
-///
-/// # Errors
-/// The model's and the judge's own.
-pub fn answer_all<M: ChatModel + Clone, J: Judge>(
-    model: &M,
-    questions: &[Question],
-    judge: &J,
-    params: &SamplingParams,
-    mut progress: impl FnMut(usize),
-) -> Result<Vec<Answered>, RilError> {
-    const BATCH: usize = 250;
-    let mut rollout = LocalRollout { questions_per_batch: BATCH, ..LocalRollout::student(model.clone()) };
-    let mut all = Vec::with_capacity(questions.len());
-    for chunk in questions.chunks(BATCH) {
-        let responses = rollout.sample(chunk, params)?;
+/// What is put to a model, and how.
+#[derive(Debug, Clone)]
+pub struct Benchmark<'a, J> {
+    /// Questions, in the order of the answers.
+    pub questions: &'a [Question],
+    /// Decides whether an answer is right.
+    pub judge: J,
+    /// How answers are drawn; one a question.
+    pub params: SamplingParams,
+    /// Questions read at once; bounds memory.
+    pub rows_at_once: usize,
+}
+
+impl<J: Judge> Benchmark<'_, J> {
+    /// One answer to each question, judged; `None` when `progress`, which is told how many are answered, asks to stop.
+    ///
+    /// # Errors
+    /// The model's and the judge's own.
+    pub fn run<M: ChatModel + Clone>(
+        &self,
+        model: &M,
+        progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<Answered>>, RilError> {
+        let mut rollout = LocalRollout { rows_at_once: self.rows_at_once, ..LocalRollout::student(model.clone()) };
+        let params = SamplingParams { num_samples: 1, ..self.params.clone() };
+        let Some(responses) = rollout.sample_until(self.questions, &params, progress)? else { return Ok(None) };
         let texts: Vec<&str> = responses.iter().map(|r| r.first().map_or("", |r| r.text.as_str())).collect();
-        let samples: Vec<Sample<'_>> =
-            chunk.iter().zip(&texts).map(|(q, text)| Sample::new(&q.text, &q.answer, text)).collect();
-        for ((question, text), verdict) in chunk.iter().zip(&texts).zip(judge.judge(&samples)?) {
-            all.push(Answered {
-                question: question.id.clone(),
-                response: (*text).to_string(),
-                is_right: verdict == Verdict::Correct && !text.trim().is_empty(),
-            });
-        }
-        progress(all.len());
+        let asked = self.questions.iter().zip(&texts);
+        let samples: Vec<Sample<'_>> = asked.map(|(q, text)| Sample::new(&q.text, &q.answer, text)).collect();
+        let verdicts = judge_answers("judge", &self.judge, &samples)?;
+        let answered = self.questions.iter().zip(texts).zip(verdicts).map(|((question, text), verdict)| Answered {
+            question: question.id.clone(),
+            response: text.to_string(),
+            is_right: verdict == Verdict::Correct,
+        });
+        Ok(Some(answered.collect()))
     }
-    Ok(all)
 }
 
 /// Share of right answers.

@@ -48,10 +48,12 @@ pub struct OptimizerSettings {
     pub weight_decay: f32,
     /// Bound on the norm of all gradients together; `None` leaves them.
     pub max_grad_norm: Option<f32>,
-    /// Rows of one forward and backward pass; bounds memory, changes no gradient.
+    /// Rows of one forward and backward pass; bounds memory, changes no gradient. A discriminator's update takes at
+    /// least 2, so that both origins fit.
     pub micro_batch_rows: usize,
     /// Passes that run side by side on threads of their own. Networks too small to keep the cores busy gain; each
-    /// pass needs memory of its own. Changes no gradient: they are added in the order of the micro-batches.
+    /// pass needs memory of its own. Changes no gradient: they are added in the order of the micro-batches. 1 for a
+    /// discriminator, whose update knows no other way.
     pub passes_at_once: usize,
 }
 
@@ -76,7 +78,26 @@ impl OptimizerSettings {
         self.learning_rate + (self.final_learning_rate - self.learning_rate) * done.min(1.0)
     }
 
-    pub(crate) fn validate(&self) -> Result<(), RilError> {
+    /// A discriminator's update under these settings: one source for what both name.
+    pub(crate) fn discriminator_update(&self, config: &GailConfig) -> GailConfig {
+        let mut config = config.clone();
+        config.micro_batch_rows = self.micro_batch_rows.max(2);
+        config.max_grad_norm = self.max_grad_norm;
+        config
+    }
+
+    pub(crate) fn validate_for_discriminator(&self, config: &GailConfig) -> Result<(), RilError> {
+        self.validate()?;
+        if self.passes_at_once != 1 {
+            let message = format!("passes_at_once of a discriminator: expected 1, got {}", self.passes_at_once);
+            return Err(RilError::Config(message));
+        }
+        Ok(self.discriminator_update(config).validate()?)
+    }
+
+    /// # Errors
+    /// [`RilError::Config`] with the broken constraint.
+    pub fn validate(&self) -> Result<(), RilError> {
         let rates = [self.learning_rate, self.final_learning_rate, f64::from(self.weight_decay)];
         if rates.iter().any(|r| !r.is_finite() || *r < 0.0) {
             return Err(RilError::Config("learning rates and weight decay must be finite and not negative".into()));
@@ -99,12 +120,15 @@ impl OptimizerSettings {
 pub struct RilConfig {
     /// Loss, clip, KL, advantages.
     pub grpo: GrpoConfig,
-    /// Discriminator: online, frozen or absent; its updates.
+    /// Discriminator: online, frozen or absent; its updates. `micro_batch_rows` and `max_grad_norm` are those of
+    /// `discriminator`.
     pub gail: GailConfig,
     /// What the discriminator is shown.
     pub prompt: DiscriminatorPrompt,
-    /// Sampling of the student; `num_samples` is taken from [`GroupPlan`].
+    /// Sampling of the student, temperature above 0; `num_samples` is taken from [`GroupPlan`].
     pub sampling: SamplingParams,
+    /// Rows sampled at once, but at least the samples of one question; bounds memory, and with the seed fixes the noise.
+    pub rows_at_once: usize,
     /// Groups.
     pub groups: GroupPlan,
     /// Rewards.
@@ -137,6 +161,7 @@ impl RilConfig {
                 repetition_penalty: 1.05,
                 ..SamplingParams::default()
             },
+            rows_at_once: 256,
             groups: GroupPlan { questions_per_step: 18, students_per_question: 4, teachers_per_question: 4 },
             rewards: RewardWeights { similarity: 1.0, answer: 1.0 },
             policy: OptimizerSettings::constant(1e-6),
@@ -179,11 +204,17 @@ impl RilConfig {
     /// [`RilError::Config`] and the cores' own with the broken constraint.
     pub fn validate(&self) -> Result<(), RilError> {
         self.grpo.validate()?;
-        self.gail.validate()?;
+        if self.has_discriminator() {
+            self.discriminator.validate_for_discriminator(&self.gail)?;
+        }
         self.sampling.validate()?;
+        if self.sampling.temperature <= 0.0 {
+            let message = "temperature: expected a number above 0, as equal samples teach nothing, got 0";
+            return Err(RilError::Config(message.into()));
+        }
         self.policy.validate()?;
-        self.discriminator.validate()?;
         let at_least_one = [
+            ("rows_at_once", self.rows_at_once),
             ("questions_per_step", self.groups.questions_per_step),
             ("students_per_question", self.groups.students_per_question),
             ("updates_per_rollout", self.updates_per_rollout),
@@ -227,6 +258,24 @@ mod tests {
         let mut unmatched = RilConfig::ril(16, 10);
         unmatched.groups.teachers_per_question = 0;
         assert!(unmatched.validate().unwrap_err().to_string().contains("teachers_per_question"));
+        let mut greedy = RilConfig::ril(16, 10);
+        greedy.sampling.temperature = 0.0;
+        assert!(greedy.validate().unwrap_err().to_string().contains("temperature"));
+        let mut threaded = RilConfig::ril(16, 10);
+        threaded.discriminator.passes_at_once = 2;
+        assert!(threaded.validate().unwrap_err().to_string().contains("passes_at_once"));
+        threaded.without_imitation().validate().unwrap();
+    }
+
+    #[test]
+    fn one_row_a_pass_is_enough_for_a_policy_and_two_for_a_discriminator() {
+        let mut config = RilConfig::ril(16, 10);
+        config.policy.micro_batch_rows = 1;
+        config.discriminator.micro_batch_rows = 1;
+        config.validate().unwrap();
+        config.discriminator.max_grad_norm = Some(0.5);
+        let update = config.discriminator.discriminator_update(&config.gail);
+        assert_eq!((update.micro_batch_rows, update.max_grad_norm), (2, Some(0.5)));
     }
 
     #[test]

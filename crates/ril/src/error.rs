@@ -1,5 +1,6 @@
 //! One error type for the recipe; it wraps those of the cores.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 /// What can stop a run.
@@ -22,7 +23,7 @@ pub enum RilError {
     #[error(transparent)]
     Eval(#[from] crate::eval::EvalError),
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: cannot be read or written")]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -39,11 +40,25 @@ pub enum RilError {
         /// What is wrong.
         reason: String,
     },
-    /// A dataset without questions.
-    #[error("{path}: no questions")]
-    EmptyDataset {
+    /// A question of a dataset that the model cannot be shown; the source says why.
+    #[error("{path}, line {line}: the question{} cannot be encoded", with_images(.images))]
+    Question {
         /// The file.
         path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Its images.
+        images: Vec<PathBuf>,
+        /// Why.
+        source: Box<RilError>,
+    },
+    /// A file without a line.
+    #[error("{path}: no {what}")]
+    EmptyFile {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
     },
     /// A question for which a teacher has too few cached responses.
     #[error("question {question}: expected {expected} cached responses of teacher {teacher}, got {got}")]
@@ -57,16 +72,26 @@ pub enum RilError {
         /// Found.
         got: usize,
     },
+    /// A teacher's text that the student's tokenizer would read as something else.
+    #[error("question {question}: response of teacher {teacher}: {reason}")]
+    TeacherText {
+        /// Question id.
+        question: String,
+        /// Teacher name.
+        teacher: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A setting that cannot be honoured.
     #[error("config: {0}")]
     Config(String),
-    /// A checkpoint that does not belong to this run, or is broken.
-    #[error("{path}: {reason}")]
+    /// A checkpoint that cannot be written, is broken, or belongs to another model.
+    #[error("{path}: cannot be saved or restored")]
     Checkpoint {
-        /// The checkpoint.
+        /// The file.
         path: PathBuf,
         /// What is wrong.
-        reason: String,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// A call with arguments that do not fit together.
     #[error("{0}")]
@@ -90,8 +115,52 @@ impl RilError {
         move |source| Self::Io { path, source }
     }
 
-    /// A broken checkpoint.
-    pub fn checkpoint(path: impl AsRef<Path>, reason: impl ToString) -> Self {
-        Self::Checkpoint { path: path.as_ref().to_path_buf(), reason: reason.to_string() }
+    /// Attaches the path to an error about a checkpoint: `.map_err(RilError::checkpoint(path))`.
+    pub fn checkpoint<E>(path: impl AsRef<Path>) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Checkpoint { path, source: source.into() }
+    }
+}
+
+fn with_images(images: &[PathBuf]) -> String {
+    if images.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = images.iter().map(|image| image.display().to_string()).collect();
+    format!(" with {}", names.join(", "))
+}
+
+/// An error and what caused it, a line each: no message repeats that of its cause.
+#[must_use]
+pub fn explain(error: &dyn Error) -> String {
+    let mut text = format!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!("\n  because: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once_each() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let text = missing.to_string();
+        let inner = RilError::from(ril_models::ModelError::io("cat.png")(missing));
+        let images = vec![PathBuf::from("cat.png")];
+        let error = RilError::Question { path: "data.jsonl".into(), line: 3, images, source: Box::new(inner) };
+        let lines = [
+            "error: data.jsonl, line 3: the question with cat.png cannot be encoded",
+            "  because: cat.png: cannot be read or written",
+            &format!("  because: {text}"),
+        ];
+        assert_eq!(explain(&error), lines.join("\n"));
     }
 }

@@ -31,6 +31,8 @@ pub fn discriminator_from<M: TrainableModel>(student: M, seed: u64, device: &Dev
 
 /// Phase 1: `config.updates_per_round` passes of Eq. 1 over all responses, origins shuffled into every micro-batch.
 ///
+/// Rows a micro-batch and the bound on the gradients are those of the learner's settings, whatever `config` says.
+///
 /// # Errors
 /// [`RilError::Gail`]: a group without students or without teachers, numbers that are not finite.
 pub fn sharpen<M: TrainableModel>(
@@ -42,7 +44,8 @@ pub fn sharpen<M: TrainableModel>(
 ) -> Result<DiscriminatorUpdate, RilError> {
     let origins = authors(groups);
     let rows = response_rows(&discriminator.model().encoder().model, prompt, groups, &origins)?;
-    Ok(discriminator.replace(|model, optimizer| update_discriminator(model, optimizer, &rows, round, config))?)
+    let config = discriminator.settings().discriminator_update(config);
+    Ok(discriminator.replace(|model, optimizer| update_discriminator(model, optimizer, &rows, round, &config))?)
 }
 
 /// Phase 2: `p_student` of every response, one device read.
@@ -101,8 +104,7 @@ impl<M: TrainableModel> DiscriminatorTrainer<M> {
         (prompt, config): (DiscriminatorPrompt, GailConfig),
         plan: PretrainPlan,
     ) -> Result<Self, RilError> {
-        config.validate()?;
-        optimizer.validate()?;
+        optimizer.validate_for_discriminator(&config)?;
         if groups.is_empty() || plan.groups_per_step == 0 || plan.total_steps == 0 {
             return Err(RilError::Config("discriminator pre-training needs groups and at least one step".into()));
         }

@@ -1,11 +1,11 @@
 //! A model with its optimizer, stepped together and saved together.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleDisplay};
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use burn_train::checkpoint::{Checkpointer, FileCheckpointer};
+use burn_train::checkpoint::{Checkpointer, CheckpointerError, FileCheckpointer};
 use rayon::prelude::*;
 use ril_gail::clip_global_norm;
 use ril_models::ChatModel;
@@ -91,34 +91,71 @@ impl<M: Module> Learner<M> {
         value
     }
 
+    /// Model and optimizer as they are now, to go back to with [`Learner::go_back`]. Storage is shared until the next
+    /// step; from then on it holds weights and moments of its own.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot<M> {
+        Snapshot { model: self.model().clone(), optimizer: self.optimizer.clone() }
+    }
+
+    /// Undoes everything since the snapshot.
+    pub fn go_back(&mut self, snapshot: Snapshot<M>) {
+        self.model = Some(snapshot.model);
+        self.optimizer = snapshot.optimizer;
+    }
+
     /// Writes weights and optimizer state into `folder` with burn-train's checkpointer.
     ///
     /// # Errors
-    /// [`RilError::Checkpoint`] with the folder.
+    /// [`RilError::Checkpoint`] with the file.
     pub fn save(&self, folder: &Path, name: &str, step: usize) -> Result<(), RilError> {
-        let failed = |e| RilError::checkpoint(folder, e);
         let record = self.model().clone().into_record();
-        FileCheckpointer::new(folder, name).save(step, record).map_err(failed)?;
-        FileCheckpointer::new(folder, &format!("{name}-optimizer"))
-            .save(step, self.optimizer.to_record())
-            .map_err(failed)
+        FileCheckpointer::new(folder, name).save(step, record).map_err(failed(folder, name, step))?;
+        let name = optimizer_name(name);
+        let state = self.optimizer.to_record();
+        FileCheckpointer::new(folder, &name).save(step, state).map_err(failed(folder, &name, step))
     }
 
     /// Restores what [`Learner::save`] wrote, into a model of the same architecture.
     ///
     /// # Errors
-    /// [`RilError::Checkpoint`] when files are missing, broken, or of another architecture.
+    /// [`RilError::Checkpoint`] when files are missing, broken, or of another architecture; the learner is untouched
+    /// then.
     pub fn restore(&mut self, folder: &Path, name: &str, step: usize) -> Result<(), RilError> {
-        let record = FileCheckpointer::new(folder, name).restore(step).map_err(|e| RilError::checkpoint(folder, e))?;
-        let model = self.model().clone();
-        let model = model.try_load_record(record).map_err(|e| RilError::checkpoint(folder, e))?;
-        let state = FileCheckpointer::new(folder, &format!("{name}-optimizer"))
-            .restore(step)
-            .map_err(|e| RilError::checkpoint(folder, e))?;
+        let record = FileCheckpointer::new(folder, name).restore(step).map_err(failed(folder, name, step))?;
+        let model = self.model().clone().try_load_record(record);
+        let model = model.map_err(|e| RilError::checkpoint(checkpoint_file(folder, name, step))(e.to_string()))?;
+        let name = optimizer_name(name);
+        let state = FileCheckpointer::new(folder, &name).restore(step).map_err(failed(folder, &name, step))?;
         self.optimizer = adamw(&self.settings).load_record(state);
         self.model = Some(model);
         Ok(())
     }
+}
+
+/// What [`Learner::snapshot`] keeps.
+pub struct Snapshot<M> {
+    model: M,
+    optimizer: ModuleOptimizer,
+}
+
+impl<M> std::fmt::Debug for Snapshot<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").finish_non_exhaustive()
+    }
+}
+
+fn optimizer_name(name: &str) -> String {
+    format!("{name}-optimizer")
+}
+
+/// Where burn-train's checkpointer puts a record.
+fn checkpoint_file(folder: &Path, name: &str, step: usize) -> PathBuf {
+    folder.join(format!("{name}-{step}.bpk"))
+}
+
+fn failed(folder: &Path, name: &str, step: usize) -> impl FnOnce(CheckpointerError) -> RilError + use<> {
+    RilError::checkpoint(checkpoint_file(folder, name, step))
 }
 
 /// Gradients of several micro-batches, added in their order, and what each pass gives beside its loss.

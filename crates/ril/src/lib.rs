@@ -4,6 +4,42 @@
 //! One step of the loop is five calls (`RilTrainer`'s [`Stage::step`]): the discriminator is sharpened on student and
 //! teacher responses, both judges score every response, scores become rewards, rewards become group-relative
 //! advantages, and the policy is optimised. GRPO and Dr.GRPO are the same loop with no teachers and no discriminator.
+//!
+//! The one design decision: a [`Stage`] draws everything from its seed and the number of its step, so that weights,
+//! optimizer state and a number are all that a checkpoint holds, and a run that was killed ends with the same bytes.
+//!
+//! ```
+//! use burn::{module::Module, tensor::Device};
+//! use ril::models::Qwen2_5Vl;
+//! use ril::reward::RuleJudge;
+//! use ril::{CachedResponse, Question, RilConfig, RilTrainer, Stage, TeacherCache, TrainingData, discriminator_from};
+//!
+//! // Any Qwen2.5-VL folder; this one has random weights.
+//! let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../ril-models/tests/fixtures/qwen2_5_vl/flat");
+//! let device = Device::flex().autodiff();
+//! let student = Qwen2_5Vl::from_folder(folder.as_ref(), &device)?;
+//! let question = Question::encode(&student, "q1".into(), vec![], "What is 1 + 2?".into(), "3".into())?;
+//! let mut teachers = TeacherCache::default();
+//! for (teacher, response) in [("first", "1 + 2 = 3"), ("second", "It is 3.")] {
+//!     teachers.insert(CachedResponse { question: "q1".into(), teacher: teacher.into(), response: response.into() });
+//! }
+//!
+//! let mut config = RilConfig::ril(4, 1); // answers of 4 tokens, 1 step; otherwise the paper's settings
+//! config.groups.questions_per_step = 1;
+//! let discriminator = discriminator_from(student.clone(), 0, &device);
+//! let data = TrainingData { questions: vec![question], teachers, judge: RuleJudge::default() };
+//! let mut trainer = RilTrainer::new(student, Some(discriminator), data, config)?;
+//! while trainer.next_step() < trainer.total_steps() {
+//!     let metrics = trainer.step()?;
+//!     assert!(metrics.get("reward/similarity").is_some());
+//! }
+//! let trained: Qwen2_5Vl = trainer.policy();
+//! # let _ = trained.num_params();
+//! # Ok::<(), ril::RilError>(())
+//! ```
+//!
+//! With files, resuming and progress: [`run::RunFolder::run_stage`]. With samples from elsewhere: [`Rollout`],
+//! [`RilTrainer::collect`] and [`RilTrainer::step_on`].
 
 pub mod adapters;
 pub mod benchmark;
@@ -21,12 +57,13 @@ pub mod rollout;
 pub mod run;
 pub mod score;
 pub mod sft;
+mod special;
 pub mod stage;
 pub mod teacher;
 mod trainer;
 
 pub use config::{GroupPlan, OptimizerSettings, RewardWeights, RilConfig};
-pub use error::RilError;
+pub use error::{RilError, explain};
 pub use group::{Group, Origin, Prompt, Question, Response, ScoringBatch};
 pub use imitation::{DiscriminatorTrainer, PretrainPlan, RilDiscriminator, discriminator_from};
 pub use learner::{Learner, TrainableModel};

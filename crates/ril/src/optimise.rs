@@ -13,7 +13,9 @@ use crate::learner::{Learner, TrainableModel, sum_gradients};
 
 /// How often and how hard the policy is updated on one batch of rollouts.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct UpdatePlan {
+pub struct UpdatePlan<'a> {
+    /// Loss, clip, KL.
+    pub grpo: &'a GrpoConfig,
     /// Updates; the paper's mu.
     pub updates: usize,
     /// Learning rate.
@@ -33,7 +35,7 @@ pub struct PolicyUpdate {
     pub grad_norm: f32,
 }
 
-/// Updates the policy on all rows of `groups` (Eq. 2 of arXiv 2510.19307, or whatever `config` says).
+/// Updates the policy on all rows of `groups` (Eq. 2 of arXiv 2510.19307, or whatever `plan.grpo` says).
 ///
 /// Teacher rows have the same ratio as student rows, `pi_theta / pi_old`. With one update the policy is still the one
 /// that sampled, so that its own detached log-probs *are* the old ones and a forward pass is saved; the gradient is
@@ -47,8 +49,7 @@ pub fn optimise<M: TrainableModel>(
     reference: &M,
     groups: &[Group],
     advantages: &[f32],
-    config: &GrpoConfig,
-    plan: UpdatePlan,
+    plan: UpdatePlan<'_>,
 ) -> Result<PolicyUpdate, RilError> {
     let rows: Vec<(&Arc<Prompt>, &[u32])> = groups
         .iter()
@@ -65,7 +66,7 @@ pub fn optimise<M: TrainableModel>(
     let part = |picked: &[usize]| {
         let rows: Vec<_> = picked.iter().map(|&row| rows[row]).collect();
         let advantages: Vec<f32> = picked.iter().map(|&row| advantages[row]).collect();
-        Part::new(ScoringBatch::new(&rows)?, advantages, policy, reference, config, plan)
+        Part::new(ScoringBatch::new(&rows)?, advantages, policy, reference, plan)
     };
     let picked: Vec<&[usize]> = order.chunks(size).collect();
     let mut parts = Vec::with_capacity(picked.len());
@@ -74,7 +75,7 @@ pub fn optimise<M: TrainableModel>(
     }
     let mut update = PolicyUpdate { rows: Vec::new(), grad_norm: 0.0 };
     for _ in 0..plan.updates {
-        update = one_update(policy, &parts, totals, config, plan)?;
+        update = one_update(policy, &parts, totals, plan)?;
     }
     let mut in_order: Vec<(usize, RowMetrics)> = order.into_iter().zip(update.rows).collect();
     in_order.sort_by_key(|(row, _)| *row);
@@ -96,14 +97,13 @@ impl Part {
         advantages: Vec<f32>,
         policy: &Learner<M>,
         reference: &M,
-        config: &GrpoConfig,
-        plan: UpdatePlan,
+        plan: UpdatePlan<'_>,
     ) -> Result<Self, RilError> {
         let device = policy.model().device();
         let shape = [batch.rows(), batch.completion_len()];
         let score = |model| scorer(model, plan).token_log_probs(&batch);
         let old_log_probs = if plan.updates > 1 { Some(score(policy.view())?) } else { None };
-        let ref_log_probs = if config.beta > 0.0 { Some(score(reference.clone())?) } else { None };
+        let ref_log_probs = if plan.grpo.beta > 0.0 { Some(score(reference.clone())?) } else { None };
         Ok(Self {
             old_log_probs,
             ref_log_probs,
@@ -114,7 +114,7 @@ impl Part {
     }
 }
 
-fn scorer<M: TrainableModel>(model: M, plan: UpdatePlan) -> ModelPolicy<M> {
+fn scorer<M: TrainableModel>(model: M, plan: UpdatePlan<'_>) -> ModelPolicy<M> {
     ModelPolicy { temperature: plan.temperature, ..ModelPolicy::new(model) }
 }
 
@@ -122,8 +122,7 @@ fn one_update<M: TrainableModel>(
     policy: &mut Learner<M>,
     parts: &[Part],
     totals: LossTotals,
-    config: &GrpoConfig,
-    plan: UpdatePlan,
+    plan: UpdatePlan<'_>,
 ) -> Result<PolicyUpdate, RilError> {
     let passes_at_once = policy.settings().passes_at_once;
     let (gradients, metrics) = sum_gradients(policy.model(), parts, passes_at_once, |model, part| {
@@ -131,7 +130,7 @@ fn one_update<M: TrainableModel>(
         let old = part.old_log_probs.clone().unwrap_or_else(|| log_probs.clone().inner());
         let (reference, advantages) = (part.ref_log_probs.clone(), part.advantages.clone());
         let batch = PolicyBatch::with_totals(old, reference, advantages, part.mask.clone(), totals)?;
-        let loss = policy_loss(&batch, log_probs, config)?;
+        let loss = policy_loss(&batch, log_probs, plan.grpo)?;
         Ok((loss.loss, loss.metrics))
     })?;
     let rows = PolicyMetrics::cat(&metrics).map(PolicyMetrics::read).transpose()?.unwrap_or_default();

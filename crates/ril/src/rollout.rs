@@ -1,5 +1,7 @@
 //! Where samples come from.
 
+use std::ops::ControlFlow;
+
 use ril_models::ChatModel;
 use ril_models::generate::{Completion, FinishReason, SamplingParams, generate};
 
@@ -22,21 +24,31 @@ pub struct LocalRollout<M> {
     pub model: M,
     /// Whom the responses are attributed to.
     pub origin: Origin,
-    /// Questions read at once; bounds memory and, with the seed, fixes the noise of each sample.
-    pub questions_per_batch: usize,
+    /// Rows sampled at once, but at least the samples of one question; bounds memory and, with the seed, fixes the noise
+    /// of each sample.
+    pub rows_at_once: usize,
 }
 
 impl<M: ChatModel> LocalRollout<M> {
-    /// A student's rollout.
+    /// A student's rollout, 256 rows at once.
     pub fn student(model: M) -> Self {
-        Self { model, origin: Origin::Student, questions_per_batch: 64 }
+        Self { model, origin: Origin::Student, rows_at_once: 256 }
     }
-}
 
-impl<M: ChatModel> Rollout for LocalRollout<M> {
-    fn sample(&mut self, questions: &[Question], params: &SamplingParams) -> Result<Vec<Vec<Response>>, RilError> {
+    /// As [`Rollout::sample`]; `progress` is told how many questions are done, and may ask to stop before the next ones:
+    /// `None` then.
+    ///
+    /// # Errors
+    /// The model's own.
+    pub fn sample_until(
+        &mut self,
+        questions: &[Question],
+        params: &SamplingParams,
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<Vec<Response>>>, RilError> {
+        let at_once = (self.rows_at_once / params.num_samples.max(1)).max(1);
         let mut all = Vec::with_capacity(questions.len());
-        for (i, chunk) in questions.chunks(self.questions_per_batch.max(1)).enumerate() {
+        for (i, chunk) in questions.chunks(at_once).enumerate() {
             let prompts: Vec<_> = chunk.iter().map(|q| &q.prompt).collect();
             // Each chunk draws from its own seed, so that chunks of one call never repeat each other's noise.
             let params = SamplingParams { seed: mix_seed(params.seed, i as u64), ..params.clone() };
@@ -44,8 +56,17 @@ impl<M: ChatModel> Rollout for LocalRollout<M> {
             for group in completions.chunks(params.num_samples) {
                 all.push(group.iter().map(|c| self.response(c)).collect::<Result<_, RilError>>()?);
             }
+            if progress(all.len()).is_break() && all.len() < questions.len() {
+                return Ok(None);
+            }
         }
-        Ok(all)
+        Ok(Some(all))
+    }
+}
+
+impl<M: ChatModel> Rollout for LocalRollout<M> {
+    fn sample(&mut self, questions: &[Question], params: &SamplingParams) -> Result<Vec<Vec<Response>>, RilError> {
+        Ok(self.sample_until(questions, params, |_| ControlFlow::Continue(()))?.unwrap_or_default())
     }
 }
 

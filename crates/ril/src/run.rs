@@ -11,10 +11,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ril_models::files::write_atomic;
+use ril_models::files::{rename_synced, sync_folder, write_atomic};
 use serde_json::{Map, Value, json};
 
-use crate::error::RilError;
+use crate::error::{RilError, explain};
 use crate::monitor::Monitor;
 use crate::stage::{Stage, StepMetrics};
 
@@ -55,15 +55,14 @@ impl RunFolder {
         if name.is_empty() { self.path.clone() } else { self.path.join(name) }
     }
 
-    /// Runs a stage to its end, from its newest checkpoint if it has one.
+    /// Runs a stage to its end, from its newest checkpoint if it has one; from the one before, with a note, if the
+    /// newest is broken.
     ///
     /// # Errors
     /// The stage's own, and [`RilError::Io`] or [`RilError::Checkpoint`] for the files.
     pub fn run_stage(&self, name: &str, stage: &mut impl Stage, monitor: &mut Monitor) -> Result<Outcome, RilError> {
         let folder = self.path.join("checkpoints").join(name);
-        if let Some(step) = newest(&folder)? {
-            stage.restore(&folder.join(format!("step-{step}")), step)?;
-        }
+        restore(stage, &folder, monitor)?;
         let first = stage.next_step();
         self.forget_after(name, first)?;
         let mut metrics = self.append(METRICS_FILE)?;
@@ -73,9 +72,9 @@ impl RunFolder {
             let step = stage.next_step();
             let started = Instant::now();
             let numbers = stage.step()?;
-            write_line(&mut metrics, &self.path, &line(name, step, &numbers))?;
+            write_line(&mut metrics, &self.file(METRICS_FILE), &line(name, step, &numbers))?;
             let seconds = json!({"stage": name, "step": step, "seconds": started.elapsed().as_secs_f64()});
-            write_line(&mut timings, &self.path, &seconds)?;
+            write_line(&mut timings, &self.file(TIMINGS_FILE), &seconds)?;
             monitor.step(step + 1, numbers.as_slice());
             let is_last = step + 1 == stage.total_steps();
             let stop = monitor.should_stop();
@@ -97,11 +96,7 @@ impl RunFolder {
     /// # Errors
     /// [`RilError::Io`].
     pub fn forget_checkpoints(&self, name: &str) -> Result<(), RilError> {
-        let folder = self.path.join("checkpoints").join(name);
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).map_err(RilError::io(&folder))?;
-        }
-        Ok(())
+        remove(&self.path.join("checkpoints").join(name))
     }
 
     /// All steps logged for a stage, in order.
@@ -153,40 +148,55 @@ fn line(stage: &str, step: usize, numbers: &StepMetrics) -> Value {
     Value::Object(line)
 }
 
-fn write_line(file: &mut File, folder: &Path, value: &Value) -> Result<(), RilError> {
-    file.write_all(format!("{value}\n").as_bytes()).map_err(RilError::io(folder))
+fn write_line(file: &mut File, path: &Path, value: &Value) -> Result<(), RilError> {
+    file.write_all(format!("{value}\n").as_bytes()).map_err(RilError::io(path))
 }
 
-/// Step of the newest complete checkpoint.
-fn newest(folder: &Path) -> Result<Option<usize>, RilError> {
-    Ok(steps(folder)?.into_iter().max())
+/// Goes on from the newest checkpoint that can be read; an error when there are some and none can.
+fn restore(stage: &mut impl Stage, folder: &Path, monitor: &mut Monitor) -> Result<(), RilError> {
+    let mut newest_failure = None;
+    for step in steps(folder)? {
+        match stage.restore(&folder.join(format!("step-{step}")), step) {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                monitor.note(&format!("checkpoint of step {step} cannot be used: {}", explain(&error)));
+                newest_failure.get_or_insert(error);
+            }
+        }
+    }
+    newest_failure.map_or(Ok(()), Err)
 }
 
+/// Steps of the complete checkpoints, newest first.
 fn steps(folder: &Path) -> Result<Vec<usize>, RilError> {
     if !folder.exists() {
         return Ok(Vec::new());
     }
     let entries = std::fs::read_dir(folder).map_err(RilError::io(folder))?;
     let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
-    Ok(names.filter_map(|n| n.strip_prefix("step-")?.parse().ok()).collect())
+    let mut steps: Vec<usize> = names.filter_map(|n| n.strip_prefix("step-")?.parse().ok()).collect();
+    steps.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(steps)
 }
 
-/// Saves under a temporary name, renames, then drops all but the newest two.
+/// Saves under a temporary name, renames once all is on the disk, then drops all but the newest two.
 fn save(stage: &impl Stage, folder: &Path) -> Result<(), RilError> {
     let step = stage.next_step();
     let temporary = folder.join("partial");
-    if temporary.exists() {
-        std::fs::remove_dir_all(&temporary).map_err(RilError::io(&temporary))?;
-    }
+    remove(&temporary)?;
     std::fs::create_dir_all(&temporary).map_err(RilError::io(&temporary))?;
     stage.save(&temporary)?;
+    sync_folder(&temporary)?;
     let complete = folder.join(format!("step-{step}"));
-    std::fs::rename(&temporary, &complete).map_err(RilError::io(&complete))?;
-    let mut kept = steps(folder)?;
-    kept.sort_unstable();
-    for old in kept.iter().rev().skip(2) {
-        let path = folder.join(format!("step-{old}"));
-        std::fs::remove_dir_all(&path).map_err(RilError::io(&path))?;
+    // One that could not be restored may stand there.
+    remove(&complete)?;
+    rename_synced(&temporary, &complete).map_err(RilError::io(&complete))?;
+    for old in steps(folder)?.iter().skip(2) {
+        remove(&folder.join(format!("step-{old}")))?;
     }
     Ok(())
+}
+
+fn remove(folder: &Path) -> Result<(), RilError> {
+    if folder.exists() { std::fs::remove_dir_all(folder).map_err(RilError::io(folder)) } else { Ok(()) }
 }

@@ -1,7 +1,7 @@
 //! Scores to rewards to advantages: pure, on the host.
 
 use ril_gail::SimilarityReward;
-use ril_reward::{Judge, Sample, Verdict, WeightedScores, weighted_sum};
+use ril_reward::{Judge, Sample, Verdict, WeightedScores, judge_answers, weighted_sum};
 
 use crate::config::RewardWeights;
 use crate::error::RilError;
@@ -16,22 +16,16 @@ pub struct Scores {
     pub verdicts: Vec<Verdict>,
 }
 
-/// Asks the judge about every response, rows in order. An empty response is wrong without a call.
+/// Asks the judge about every response, rows in order, through [`judge_answers`].
 ///
 /// # Errors
-/// The judge's own; a judge that cannot be reached never becomes a 0.
+/// [`RilError::Reward`]; a judge that cannot be reached never becomes a 0.
 pub fn judge_groups<J: Judge>(judge: &J, groups: &[Group]) -> Result<Vec<Verdict>, RilError> {
     let rows: Vec<Sample<'_>> = groups
         .iter()
         .flat_map(|g| g.responses.iter().map(move |r| Sample::new(&g.question.text, &g.question.answer, &r.text)))
         .collect();
-    let asked: Vec<Sample<'_>> = rows.iter().filter(|s| !s.response.trim().is_empty()).copied().collect();
-    let mut answers = judge.judge(&asked)?.into_iter();
-    let verdict = |row: &Sample<'_>| {
-        if row.response.trim().is_empty() { Some(Verdict::Incorrect) } else { answers.next() }
-    };
-    let verdicts: Option<Vec<Verdict>> = rows.iter().map(verdict).collect();
-    verdicts.ok_or_else(|| RilError::Input("the judge gave fewer verdicts than it was given samples".into()))
+    Ok(judge_answers("judge", judge, &rows)?)
 }
 
 /// `R = w_s 1[p_student < 0.5] + w_a 1[right]`, one a row; a row whose verdict could not be read has none.
@@ -45,7 +39,7 @@ pub fn rewards(
     weights: RewardWeights,
     similarity: SimilarityReward,
 ) -> Result<Vec<Option<f32>>, RilError> {
-    let answer: Vec<Option<f32>> = scores.verdicts.iter().map(answer_reward).collect();
+    let answer: Vec<Option<f32>> = scores.verdicts.iter().map(Verdict::score).collect();
     let mut columns = vec![WeightedScores { name: "answer", weight: weights.answer, scores: &answer }];
     let alike: Option<Vec<Option<f32>>> =
         scores.p_student.as_ref().map(|p| p.iter().map(|&p| Some(similarity.reward(p))).collect());
@@ -53,16 +47,6 @@ pub fn rewards(
         columns.push(WeightedScores { name: "similarity", weight: weights.similarity, scores: alike });
     }
     Ok(weighted_sum(&columns)?)
-}
-
-/// 1 for a right answer, 0 for a wrong one, `None` for a verdict that could not be read.
-#[must_use]
-pub fn answer_reward(verdict: &Verdict) -> Option<f32> {
-    match verdict {
-        Verdict::Correct => Some(1.0),
-        Verdict::Incorrect => Some(0.0),
-        Verdict::Unparsed(_) => None,
-    }
 }
 
 #[cfg(test)]

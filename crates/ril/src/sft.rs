@@ -27,6 +27,18 @@ pub struct SftConfig {
     pub seed: u64,
 }
 
+impl SftConfig {
+    /// # Errors
+    /// [`RilError::Config`] with the broken constraint.
+    pub fn validate(&self) -> Result<(), RilError> {
+        self.optimizer.validate()?;
+        if self.rows_per_step == 0 || self.total_steps == 0 {
+            return Err(RilError::Config("SFT needs at least one row a step and one step".into()));
+        }
+        Ok(())
+    }
+}
+
 /// A prompt and the ids of the answer to learn, stop token included.
 #[derive(Debug, Clone)]
 pub struct SftExample {
@@ -51,9 +63,9 @@ impl<M: TrainableModel> SftTrainer<M> {
     /// # Errors
     /// [`RilError::Config`] without examples, steps or rows.
     pub fn new(model: M, examples: Vec<SftExample>, config: SftConfig) -> Result<Self, RilError> {
-        config.optimizer.validate()?;
-        if examples.is_empty() || config.rows_per_step == 0 || config.total_steps == 0 {
-            return Err(RilError::Config("SFT needs at least one example, one row a step and one step".into()));
+        config.validate()?;
+        if examples.is_empty() {
+            return Err(RilError::Config("SFT needs at least one example".into()));
         }
         Ok(Self { learner: Learner::new(model, config.optimizer.clone()), examples, config, step: 0 })
     }

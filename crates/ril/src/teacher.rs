@@ -1,6 +1,6 @@
 //! Cached teacher responses, keyed by question and teacher.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use ril_models::ChatModel;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::read_lines;
 use crate::error::RilError;
 use crate::group::{Origin, Question, Response};
+use crate::special::plain_text;
 
 /// One line of a cache file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +59,46 @@ impl TeacherCache {
         Ok(cache)
     }
 
+    /// Reads a JSON-lines file that somebody else wrote, for these questions and this student: each line must belong to
+    /// a question, and be plain text to the student's tokenizer. Stop tokens at the end of a text are dropped.
+    ///
+    /// # Errors
+    /// [`RilError::Io`]; [`RilError::EmptyFile`]; [`RilError::Line`] with the line number.
+    pub fn read_for<M: ChatModel>(path: &Path, questions: &[Question], student: &M) -> Result<Self, RilError> {
+        let known: HashSet<&str> = questions.iter().map(|q| q.id.as_str()).collect();
+        let mut cache = Self::default();
+        for (line, mut entry) in read_lines::<CachedResponse>(path)? {
+            let refuse = |reason| RilError::Line { path: path.to_path_buf(), line, reason };
+            if !known.contains(entry.question.as_str()) {
+                return Err(refuse(format!("there is no question with id {}", entry.question)));
+            }
+            entry.response = plain_text(student, &entry.response).map_err(refuse)?.to_string();
+            cache.insert(entry);
+        }
+        if cache.teachers.is_empty() {
+            return Err(RilError::EmptyFile { path: path.to_path_buf(), what: "teacher responses" });
+        }
+        Ok(cache)
+    }
+
+    /// Checks that every teacher has a response to every question.
+    ///
+    /// # Errors
+    /// [`RilError::TeacherResponses`] with the first question and teacher without.
+    pub fn check_covers(&self, questions: &[Question]) -> Result<(), RilError> {
+        for question in questions {
+            if self.teachers.is_empty() {
+                return Err(missing(question, "(none)"));
+            }
+            for (teacher, name) in self.teachers.iter().enumerate() {
+                if self.texts(&question.id, teacher).is_empty() {
+                    return Err(missing(question, name));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Writes all responses as JSON lines, complete or not at all.
     ///
     /// # Errors
@@ -99,7 +140,8 @@ impl TeacherCache {
     /// at `offset`; tokenised by the student.
     ///
     /// # Errors
-    /// [`RilError::TeacherResponses`] when a teacher has no response for the question.
+    /// [`RilError::TeacherResponses`] when a teacher has no response for the question; [`RilError::TeacherText`] when a
+    /// text spells a special token of the student's (stop tokens at its end are dropped).
     pub fn responses<M: ChatModel>(
         &self,
         question: &Question,
@@ -111,25 +153,28 @@ impl TeacherCache {
     }
 
     fn response<M: ChatModel>(&self, question: &Question, turn: usize, student: &M) -> Result<Response, RilError> {
-        let missing = |teacher: &str| RilError::TeacherResponses {
-            question: question.id.clone(),
-            teacher: teacher.to_string(),
-            expected: 1,
-            got: 0,
-        };
         if self.teachers.is_empty() {
-            return Err(missing("(none)"));
+            return Err(missing(question, "(none)"));
         }
         let teacher = turn % self.teachers.len();
+        let name = &self.teachers[teacher];
         let texts = self.texts(&question.id, teacher);
-        let text = texts.get(turn / self.teachers.len() % texts.len().max(1));
-        let text = text.ok_or_else(|| missing(&self.teachers[teacher]))?;
+        let text = texts.get(turn / self.teachers.len() % texts.len().max(1)).ok_or_else(|| missing(question, name))?;
+        let text = plain_text(student, text).map_err(|reason| RilError::TeacherText {
+            question: question.id.clone(),
+            teacher: name.clone(),
+            reason,
+        })?;
         Ok(Response {
-            text: text.clone(),
+            text: text.to_string(),
             token_ids: student.encode_response(text)?,
             origin: Origin::Teacher(teacher),
             is_truncated: false,
             sampler_log_probs: None,
         })
     }
+}
+
+fn missing(question: &Question, teacher: &str) -> RilError {
+    RilError::TeacherResponses { question: question.id.clone(), teacher: teacher.to_string(), expected: 1, got: 0 }
 }

@@ -5,16 +5,16 @@ use std::path::Path;
 use ril_gail::{DiscriminatorMode, DiscriminatorUpdate, Round, ScoreOrder};
 use ril_grpo::{PolicySummary, RowMetrics};
 use ril_models::generate::SamplingParams;
-use ril_reward::Judge;
+use ril_reward::{Judge, Verdict};
 
-use crate::config::RilConfig;
+use crate::config::{GroupPlan, RilConfig};
 use crate::error::RilError;
 use crate::group::{Group, Origin, Question, Response};
 use crate::imitation::{RilDiscriminator, put_discriminator, score_responses, sharpen};
 use crate::learner::{Learner, TrainableModel};
 use crate::optimise::{PolicyUpdate, UpdatePlan, optimise};
 use crate::rollout::{LocalRollout, Rollout, mix_seed};
-use crate::score::{Scores, answer_reward, judge_groups, rewards};
+use crate::score::{Scores, judge_groups, rewards};
 use crate::stage::{Stage, StepMetrics, batch_indices};
 use crate::teacher::TeacherCache;
 
@@ -63,7 +63,7 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
             return Err(RilError::Config("gail.mode and the discriminator given do not agree".into()));
         }
         if config.groups.teachers_per_question > 0 {
-            check_teachers(&data)?;
+            data.teachers.check_covers(&data.questions)?;
         }
         Ok(Self {
             reference: policy.valid(),
@@ -81,8 +81,16 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         self.policy.view()
     }
 
-    /// Student samples and cached teacher responses to the questions of this step.
-    fn collect(&self) -> Result<Vec<Group>, RilError> {
+    /// The next step's groups: samples of `rollout` and cached teacher responses to the questions whose turn it is.
+    ///
+    /// [`Stage::step`] samples from the policy in this process. A server or a recorded file takes its place so, as long
+    /// as it answers as the policy would now: phase 5 takes the samples for the policy's own.
+    ///
+    /// Then [`RilTrainer::step_on`] the groups, before the next call.
+    ///
+    /// # Errors
+    /// The rollout's own; [`RilError::TeacherResponses`], [`RilError::TeacherText`].
+    pub fn collect(&self, rollout: &mut impl Rollout) -> Result<Vec<Group>, RilError> {
         let plan = &self.config.groups;
         let picked = batch_indices(self.data.questions.len(), plan.questions_per_step, self.step, self.config.seed);
         let questions: Vec<Question> = picked.iter().map(|&i| self.data.questions[i].clone()).collect();
@@ -93,7 +101,11 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
             seed: mix_seed(self.config.sampling.seed ^ self.config.seed, self.step as u64),
             ..self.config.sampling.clone()
         };
-        let sampled = LocalRollout::student(student.clone()).sample(&questions, &params)?;
+        let sampled = rollout.sample(&questions, &params)?;
+        if sampled.len() != questions.len() {
+            let message = format!("rollout: expected samples for {} questions, got {}", questions.len(), sampled.len());
+            return Err(RilError::Input(message));
+        }
         let groups = questions.into_iter().zip(sampled).map(|(question, mut responses)| {
             if teachers > 0 {
                 responses.extend(self.data.teachers.responses(&question, teachers, self.step * teachers, &student)?);
@@ -101,6 +113,51 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
             Ok(Group { question, responses })
         });
         groups.collect()
+    }
+
+    /// One step on given groups: the five phases. On an error everything is as before the call.
+    ///
+    /// # Errors
+    /// [`RilError::Input`] when a group is not what [`GroupPlan`] says; the judge's, the models' and the cores'
+    /// own.
+    pub fn step_on(&mut self, groups: &[Group]) -> Result<StepMetrics, RilError> {
+        check_groups(groups, &self.config.groups)?;
+        // What is likeliest to fail, a judge behind a network, comes before anything has changed.
+        let verdicts = judge_groups(&self.data.judge, groups)?;
+        let discriminator = self.discriminator.as_ref().map(Learner::snapshot);
+        let policy = (self.config.updates_per_rollout > 1).then(|| self.policy.snapshot());
+        let done = self.phases(groups, verdicts);
+        if done.is_err() {
+            if let (Some(learner), Some(snapshot)) = (&mut self.discriminator, discriminator) {
+                learner.go_back(snapshot);
+            }
+            policy.into_iter().for_each(|snapshot| self.policy.go_back(snapshot));
+        }
+        done
+    }
+
+    fn phases(&mut self, groups: &[Group], verdicts: Vec<Verdict>) -> Result<StepMetrics, RilError> {
+        let early = match self.config.gail.score_order {
+            ScoreOrder::BeforeUpdate => self.score(groups)?,
+            _ => None,
+        };
+        let sharpened = self.update_discriminator(groups)?; // 1
+        let p_student = if early.is_some() { early } else { self.score(groups)? }; // 2
+        let scores = Scores { p_student, verdicts };
+        let rewards = rewards(&scores, self.config.rewards, self.config.gail.similarity)?; // 3
+        let group_size = self.config.groups.group_size();
+        let tokens: Vec<usize> = groups.iter().flat_map(|g| &g.responses).map(|r| r.token_ids.len()).collect();
+        let advantages = self.config.grpo.advantage.advantages(&rewards, group_size, &tokens)?; // 4
+        let update = self.optimise(groups, &advantages)?; // 5
+        self.step += 1;
+
+        let mut metrics = StepMetrics::default();
+        let rows = Rows { groups, scores: &scores, advantages: &advantages, update: &update };
+        rows.put(&mut metrics, &rewards, group_size);
+        if let Some(sharpened) = &sharpened {
+            put_discriminator(&mut metrics, sharpened, groups);
+        }
+        Ok(metrics)
     }
 
     /// Phase 1, when the discriminator is online.
@@ -127,12 +184,13 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
     fn optimise(&mut self, groups: &[Group], advantages: &[f32]) -> Result<PolicyUpdate, RilError> {
         let config = &self.config;
         let plan = UpdatePlan {
+            grpo: &config.grpo,
             updates: config.updates_per_rollout,
             learning_rate: config.policy.learning_rate_at(self.step, config.total_steps),
             temperature: f64::from(config.sampling.temperature),
             step: self.step,
         };
-        optimise(&mut self.policy, &self.reference, groups, advantages, &config.grpo, plan)
+        optimise(&mut self.policy, &self.reference, groups, advantages, plan)
     }
 }
 
@@ -146,28 +204,11 @@ impl<M: TrainableModel, J: Judge> Stage for RilTrainer<M, J> {
     }
 
     fn step(&mut self) -> Result<StepMetrics, RilError> {
-        let groups = self.collect()?;
-        let early = match self.config.gail.score_order {
-            ScoreOrder::BeforeUpdate => self.score(&groups)?,
-            _ => None,
-        };
-        let sharpened = self.update_discriminator(&groups)?; // 1
-        let p_student = if early.is_some() { early } else { self.score(&groups)? }; // 2
-        let scores = Scores { p_student, verdicts: judge_groups(&self.data.judge, &groups)? };
-        let rewards = rewards(&scores, self.config.rewards, self.config.gail.similarity)?; // 3
-        let group_size = self.config.groups.group_size();
-        let tokens: Vec<usize> = groups.iter().flat_map(|g| &g.responses).map(|r| r.token_ids.len()).collect();
-        let advantages = self.config.grpo.advantage.advantages(&rewards, group_size, &tokens)?; // 4
-        let update = self.optimise(&groups, &advantages)?; // 5
-        self.step += 1;
-
-        let mut metrics = StepMetrics::default();
-        let rows = Rows { groups: &groups, scores: &scores, advantages: &advantages, update: &update };
-        rows.put(&mut metrics, &rewards, group_size);
-        if let Some(sharpened) = &sharpened {
-            put_discriminator(&mut metrics, sharpened, &groups);
-        }
-        Ok(metrics)
+        let mut rollout =
+            LocalRollout { rows_at_once: self.config.rows_at_once, ..LocalRollout::student(self.policy.view()) };
+        let groups = self.collect(&mut rollout)?;
+        drop(rollout);
+        self.step_on(&groups)
     }
 
     fn save(&self, folder: &Path) -> Result<(), RilError> {
@@ -188,21 +229,23 @@ impl<M: TrainableModel, J: Judge> Stage for RilTrainer<M, J> {
     }
 }
 
-fn check_teachers<J>(data: &TrainingData<J>) -> Result<(), RilError> {
-    let missing = |question: &Question, teacher: &str| RilError::TeacherResponses {
-        question: question.id.clone(),
-        teacher: teacher.to_string(),
-        expected: 1,
-        got: 0,
-    };
-    for question in &data.questions {
-        if data.teachers.teachers().is_empty() {
-            return Err(missing(question, "(none)"));
-        }
-        for (i, teacher) in data.teachers.teachers().iter().enumerate() {
-            if data.teachers.texts(&question.id, i).is_empty() {
-                return Err(missing(question, teacher));
-            }
+/// Each group as planned, students first.
+fn check_groups(groups: &[Group], plan: &GroupPlan) -> Result<(), RilError> {
+    if groups.is_empty() {
+        return Err(RilError::Input("a step needs at least one group".into()));
+    }
+    for group in groups {
+        let students = group.responses.iter().take_while(|r| r.origin == Origin::Student).count();
+        let teachers = group.responses[students..].iter().filter(|r| r.origin != Origin::Student).count();
+        let expected = (plan.students_per_question, plan.teachers_per_question);
+        if (students, teachers) != expected || students + teachers != group.responses.len() {
+            return Err(RilError::Input(format!(
+                "question {}: expected {} student responses and then {} of teachers, got {students} and {teachers} of {}",
+                group.question.id,
+                expected.0,
+                expected.1,
+                group.responses.len()
+            )));
         }
     }
     Ok(())
@@ -244,7 +287,7 @@ impl Rows<'_> {
 
     fn put_origin(&self, metrics: &mut StepMetrics, rows: &[usize], names: &OriginNames) {
         let summary = PolicySummary::new(rows.iter().map(|&i| &self.update.rows[i]));
-        let answer = |i: &usize| answer_reward(&self.scores.verdicts[*i]);
+        let answer = |i: &usize| self.scores.verdicts[*i].score();
         metrics.put(names.answer, mean(rows.iter().filter_map(answer)));
         let alike = |p: &Vec<f32>| mean(rows.iter().map(|&i| if p[i] < 0.5 { 1.0 } else { 0.0 }));
         metrics.put(names.similarity, self.scores.p_student.as_ref().and_then(alike));

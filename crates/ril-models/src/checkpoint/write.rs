@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{INDEX_FILE, ModulePath, TensorLayout, TensorRule, WEIGHTS_FILE, WeightType, transpose};
 use crate::error::ModelError;
-use crate::files::{temporary_name, write_atomic};
+use crate::files::{rename_synced, sync_file, temporary_name, write_atomic};
 
 /// Bytes above which a checkpoint is cut into shards.
 const SHARD_BYTES: usize = 5_000_000_000;
@@ -62,7 +62,9 @@ fn write_shards(shards: Vec<Vec<(String, StoredTensor)>>, folder: &Path) -> Resu
         let metadata = Some([("format".to_string(), "pt".to_string())].into());
         let written = safetensors::serialize_to_file(shard, metadata, &temporary)
             .map_err(|e| ModelError::Safetensors { path: path.clone(), reason: e.to_string() })
-            .and_then(|()| std::fs::rename(&temporary, &path).map_err(ModelError::io(&path)));
+            .and_then(|()| {
+                sync_file(&temporary).and_then(|()| rename_synced(&temporary, &path)).map_err(ModelError::io(&path))
+            });
         if written.is_err() {
             // The write error is the one to report.
             let _ = std::fs::remove_file(&temporary);

@@ -301,6 +301,10 @@ impl ChatModel for Qwen2_5Vl {
     fn stop_ids(&self) -> &[u32] {
         &self.parts.stop_ids
     }
+
+    fn special_tokens(&self) -> &[(u32, String)] {
+        self.parts.tokenizer.special_tokens()
+    }
 }
 
 impl VisionLanguageModel for Qwen2_5Vl {

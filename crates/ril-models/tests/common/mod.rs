@@ -266,3 +266,14 @@ pub fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
         want.len()
     );
 }
+
+/// A message with those of all its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -62,6 +62,35 @@ macro_rules! forward_judge {
 
 forward_judge!(&T, Box<T>, Arc<T>);
 
+/// One verdict per sample, in order: an answer of white space only is wrong without a call, and a judge that gives
+/// another number of verdicts than it was given samples is an error under `name`. Whoever asks a judge asks here.
+///
+/// # Errors
+/// The judge's own; [`RewardError::Count`].
+///
+/// ```
+/// use ril_reward::{RuleJudge, Sample, Verdict, judge_answers};
+///
+/// let samples = [Sample::new("1 + 1?", "2", " "), Sample::new("1 + 1?", "2", "It is 2.")];
+/// assert_eq!(judge_answers("rules", &RuleJudge::default(), &samples)?, [Verdict::Incorrect, Verdict::Correct]);
+/// # Ok::<(), ril_reward::RewardError>(())
+/// ```
+pub fn judge_answers<J: Judge + ?Sized>(
+    name: &str,
+    judge: &J,
+    samples: &[Sample<'_>],
+) -> Result<Vec<Verdict>, RewardError> {
+    let asked: Vec<Sample<'_>> = samples.iter().filter(|sample| !sample.is_response_empty()).copied().collect();
+    let verdicts = if asked.is_empty() { Vec::new() } else { judge.judge(&asked)? };
+    RewardError::check_count(name, asked.len(), verdicts.len())?;
+    let mut verdicts = verdicts.into_iter();
+    let verdict = |sample: &Sample<'_>| match sample.is_response_empty() {
+        true => Verdict::Incorrect,
+        false => verdicts.next().expect("counted above: a verdict for each answer that was asked about"),
+    };
+    Ok(samples.iter().map(verdict).collect())
+}
+
 /// Reads a judge's verdicts as scores: 1 for correct, 0 for incorrect, `None` for unparsed.
 ///
 /// An answer of white space only scores 0 and never reaches the judge. Source: the answer reward `Judge(q, a, o)` of
@@ -96,14 +125,7 @@ impl<J: Judge> Reward for JudgeReward<J> {
     }
 
     fn score(&self, samples: &[Sample<'_>]) -> Result<Vec<Option<f32>>, RewardError> {
-        let asked: Vec<Sample<'_>> = samples.iter().filter(|sample| !sample.is_response_empty()).copied().collect();
-        let verdicts = if asked.is_empty() { Vec::new() } else { self.judge.judge(&asked)? };
-        RewardError::check_count(&self.name, asked.len(), verdicts.len())?;
-        let mut scores = verdicts.iter().map(Verdict::score);
-        Ok(samples
-            .iter()
-            .map(|sample| if sample.is_response_empty() { Some(0.0) } else { scores.next().flatten() })
-            .collect())
+        Ok(judge_answers(&self.name, &self.judge, samples)?.iter().map(Verdict::score).collect())
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::RilError;
 use crate::group::{Group, Origin, Prompt, Question, prompt_batch};
 use crate::learner::TrainableModel;
+use crate::special::neutralised;
 
 /// A language model as a [`SequenceEncoder`]; the discriminator of RIL starts as a copy of the student.
 #[derive(Module, Debug)]
@@ -56,17 +57,26 @@ pub struct DiscriminatorPrompt {
 }
 
 impl Default for DiscriminatorPrompt {
+    /// The response alone, and a text for models that read English.
     fn default() -> Self {
         Self {
-            system: "you are a discriminator . the response stands in response tags . answer 0 for teacher , 1 for \
-                     student ."
-                .into(),
+            system:
+                "You are a discriminator. You are given one response in <response></response> tags. It was written \
+                     either by a teacher model or by a student model. Answer 0 if the teacher wrote it and 1 if the \
+                     student wrote it."
+                    .into(),
             scope: DiscriminatorScope::Response,
         }
     }
 }
 
 impl DiscriminatorPrompt {
+    /// A response in its tags.
+    #[must_use]
+    pub fn tagged(response: &str) -> String {
+        format!("<response> {response} </response>")
+    }
+
     /// The conversation that asks about one response.
     #[must_use]
     pub fn messages(&self, question: &Question, response: &str) -> Vec<Message> {
@@ -74,7 +84,7 @@ impl DiscriminatorPrompt {
         if self.scope == DiscriminatorScope::ImageQuestionAndResponse {
             content.extend(question.pictures.iter().cloned().map(Content::Image));
         }
-        let tagged = format!("<response> {response} </response>");
+        let tagged = Self::tagged(response);
         content.push(Content::Text(match self.scope {
             DiscriminatorScope::Response => tagged,
             _ => format!("{} {tagged}", question.text),
@@ -84,7 +94,8 @@ impl DiscriminatorPrompt {
     }
 }
 
-/// All responses of some groups as rows for the discriminator, groups in order; each is encoded once.
+/// All responses of some groups as rows for the discriminator, groups in order; each is encoded once. A special token
+/// that a response spells out is shown as plain letters: it is not to open a turn or ask for a picture.
 ///
 /// # Errors
 /// The model's errors in rendering or tokenising.
@@ -96,7 +107,10 @@ pub fn response_rows<'a, M: ChatModel>(
 ) -> Result<impl DiscriminatorRows<Input = ModelInput> + use<'a, M>, RilError> {
     let responses = groups.iter().flat_map(|g| g.responses.iter().map(move |r| (&g.question, r)));
     let rows: Vec<Arc<Prompt>> = responses
-        .map(|(question, response)| Prompt::encode(model, &prompt.messages(question, &response.text)).map(Arc::new))
+        .map(|(question, response)| {
+            let messages = prompt.messages(question, &neutralised(model, &response.text));
+            Prompt::encode(model, &messages).map(Arc::new)
+        })
         .collect::<Result<_, _>>()?;
     Ok(RowsFromFn::new(origins, move |picked: &[usize]| {
         prompt_batch(&picked.iter().map(|&row| &rows[row]).collect::<Vec<_>>())

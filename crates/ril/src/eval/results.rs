@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ril_models::ModelError;
+use ril_models::files::write_atomic;
 use serde::{Deserialize, Serialize};
 
 use super::{Accuracy, PairedComparison};
@@ -18,7 +20,10 @@ pub enum EvalError {
         /// Answers of the candidate.
         got: usize,
     },
-    /// A results file cannot be read or written.
+    /// A results file cannot be written.
+    #[error(transparent)]
+    Write(#[from] ModelError),
+    /// A results file cannot be read.
     #[error("{path}: results file")]
     Io {
         /// The file.
@@ -136,15 +141,12 @@ impl Results {
     /// Writes the results file, through a file beside it: a killed run leaves the old one or the new one.
     ///
     /// # Errors
-    /// [`EvalError::Io`], [`EvalError::Json`].
+    /// [`EvalError::Write`], [`EvalError::Json`].
     pub fn write(&self, path: &Path) -> Result<(), EvalError> {
         let mut text =
             serde_json::to_string_pretty(self).map_err(|source| EvalError::Json { path: path.into(), source })?;
         text.push('\n');
-        let beside = path.with_extension("json.part");
-        std::fs::write(&beside, text)
-            .and_then(|()| std::fs::rename(&beside, path))
-            .map_err(|source| EvalError::Io { path: path.into(), source })
+        Ok(write_atomic(path, text.as_bytes())?)
     }
 }
 

@@ -17,6 +17,7 @@ mod timer;
 use std::{
     collections::VecDeque,
     io::{IsTerminal, Write},
+    ops::ControlFlow,
     str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
@@ -66,6 +67,17 @@ impl FromStr for MonitorMode {
             "silent" => Ok(Self::Silent),
             other => Err(UnknownMode(other.to_string())),
         }
+    }
+}
+
+impl std::fmt::Display for MonitorMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Tui => "tui",
+            Self::Plain => "plain",
+            Self::Silent => "silent",
+        })
     }
 }
 
@@ -153,6 +165,12 @@ impl Monitor {
             phase.update(name, value);
         }
         phase.show(mode);
+    }
+
+    /// [`step`](Self::step) without metrics, and whether to go on: what a loop that can stop anywhere asks.
+    pub fn advance(&mut self, step: usize) -> ControlFlow<()> {
+        self.step(step, &[]);
+        if self.should_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Prints a line; under the terminal UI it waits for the end of the phase.

@@ -1,0 +1,132 @@
+//! Settings for people: the table of the report, and the command that gives the same run again.
+
+use clap::Parser;
+use serde_json::{Map, Value};
+
+use crate::args::{DeviceName, Settings};
+use crate::plan::{loop_config, pretraining};
+use crate::world::World;
+
+/// Name and value of everything that decides the numbers.
+pub fn table(settings: &Settings, world: &World) -> Vec<(String, String)> {
+    let config = loop_config(settings);
+    let pretraining = pretraining(settings, &config);
+    let (groups, sampling, grpo) = (&config.groups, &config.sampling, &config.grpo);
+    let held_out = world.held_out.len();
+    let rates =
+        |first: f64, last: f64| if first == last { format!("{first:e}") } else { format!("{first:e} to {last:e}") };
+    let mut table = vec![
+        ("seed", settings.seed.to_string()),
+        ("device", settings.device.name().to_string()),
+        ("held-out questions", format!("{held_out}, {}", split(settings))),
+        ("training questions", world.train.len().to_string()),
+        ("loop steps", config.total_steps.to_string()),
+        ("SFT steps", settings.sft_steps().to_string()),
+        ("questions a step", groups.questions_per_step.to_string()),
+        ("student samples a question", groups.students_per_question.to_string()),
+        ("teacher responses a question, in the arms with teachers", groups.teachers_per_question.to_string()),
+        ("learning rate in the loops", rates(config.policy.learning_rate, config.policy.final_learning_rate)),
+        ("policy-gradient term", format!("{:?}", grpo.surrogate)),
+        ("KL weight beta", grpo.beta.to_string()),
+        ("updates a rollout (mu)", config.updates_per_rollout.to_string()),
+        ("temperature / top-p / top-k", format!("{} / {} / {}", sampling.temperature, sampling.top_p, sampling.top_k)),
+        ("repetition penalty", sampling.repetition_penalty.to_string()),
+        ("longest answer, tokens", sampling.max_new_tokens.to_string()),
+        ("discriminator pre-training, steps", pretraining.steps.to_string()),
+        ("discriminator pre-training, samples a question", format!("{0} + {0}", pretraining.samples)),
+        ("discriminator pre-training, learning rate", {
+            rates(pretraining.optimizer.learning_rate, pretraining.optimizer.final_learning_rate)
+        }),
+        ("rows a pass", settings.micro_batch_rows().to_string()),
+        ("rows sampled at once", settings.rollout_rows().to_string()),
+    ];
+    for (name, path) in
+        [("student", &settings.model), ("data", &settings.data), ("teachers", &settings.teacher_responses)]
+    {
+        table.extend(path.as_ref().map(|p| (name, p.display().to_string())));
+    }
+    table.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+/// Which questions are held out.
+pub fn split(settings: &Settings) -> &'static str {
+    match (&settings.model, settings.validation) {
+        (Some(_), _) => "of the user's data",
+        (None, true) => "validation split, for choosing settings",
+        (None, false) => "test split",
+    }
+}
+
+/// The command of a new run with these settings: every one that is not the default, and the seed.
+pub fn command(settings: &Settings) -> String {
+    let (given, usual) = (fields(settings), fields(&Settings::parse_from(["ril_qwen"])));
+    let mut command = settings.device.cargo_run();
+    for (name, value) in given.iter().filter(|(name, value)| *name == "seed" || usual.get(*name) != Some(value)) {
+        command += &format!(" --{}", name.replace('_', "-"));
+        match value {
+            Value::Bool(_) => {}
+            Value::String(text) => command += &format!(" {}", quoted(text)),
+            other => command += &format!(" {other}"),
+        }
+    }
+    command
+}
+
+/// The command that goes on with a run.
+pub fn resume_command(folder: &str, device: DeviceName, others: &[(&str, String)]) -> String {
+    let others: String = others.iter().map(|(flag, value)| format!(" {flag} {value}")).collect();
+    format!("{} --resume {}{others}", device.cargo_run(), quoted(folder))
+}
+
+/// The fields by name: what is stored is what is told, so that a new field cannot be forgotten here.
+fn fields(settings: &Settings) -> Map<String, Value> {
+    match serde_json::to_value(settings) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+/// One word for a POSIX shell.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_string()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_gives_the_same_settings() {
+        let all = "--seed 7 --steps 3 --sft-steps 0 --held-out 9 --questions-per-step 2 --learning-rate 0.00001 \
+                   --max-new-tokens 8 --discriminator-steps 5 --micro-batch-rows 3 --rows-at-once 12 \
+                   --checkpoint-every 4";
+        for flags in [
+            String::new(),
+            all.into(),
+            "--quick --validation".into(),
+            format!("{all} --model m/n --data d --teacher-responses t"),
+        ] {
+            let parse = |text: &str| Settings::parse_from(format!("ril_qwen {text}").split_whitespace());
+            let settings = parse(&flags);
+            let command = command(&settings);
+            let (cargo, rest) = command.split_once(" -- ").unwrap();
+            assert_eq!(cargo, "cargo run --release --example ril_qwen");
+            assert_eq!(parse(rest), settings, "{command}");
+        }
+    }
+
+    #[test]
+    fn the_device_asks_for_its_feature_and_odd_paths_are_quoted() {
+        let mut settings = Settings::parse_from(["ril_qwen"]);
+        settings.device = DeviceName::Cuda;
+        let expected = "cargo run --release --features cuda --example ril_qwen -- --seed 0 --device cuda";
+        assert_eq!(command(&settings), expected);
+        let resume = resume_command("it's a run", DeviceName::Cpu, &[("--monitor", "plain".into())]);
+        assert_eq!(resume, r"cargo run --release --example ril_qwen -- --resume 'it'\''s a run' --monitor plain");
+    }
+}

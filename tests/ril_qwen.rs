@@ -1,0 +1,179 @@
+//! The example from its command line on, at a size that takes seconds: what it refuses before it writes, and that a run
+//! that is stopped at every place where it can be ends with the files of one that was not.
+
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/args.rs"]
+mod args;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/data/mod.rs"]
+mod data;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/describe.rs"]
+mod describe;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/inputs.rs"]
+mod inputs;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/lessons.rs"]
+mod lessons;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/models.rs"]
+mod models;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/outcome.rs"]
+mod outcome;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/plan.rs"]
+mod plan;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/recipe.rs"]
+mod recipe;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/start.rs"]
+mod start;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/task.rs"]
+mod task;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/teachers.rs"]
+mod teachers;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/user.rs"]
+mod user;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/vocabulary.rs"]
+mod vocabulary;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/world.rs"]
+mod world;
+
+use std::path::Path;
+
+use clap::Parser;
+use ril::models::Qwen2_5Vl;
+use ril::models::checkpoint::WeightType;
+use ril::monitor::{Monitor, MonitorMode};
+use ril::run::Outcome;
+
+use args::Args;
+use burn::tensor::Device;
+use start::start;
+
+const TINY: &str = "--steps 1 --sft-steps 4 --held-out 3 --questions-per-step 2 --discriminator-steps 1 --seed 3";
+
+fn args(flags: &str) -> Args {
+    Args::try_parse_from(format!("ril_qwen {flags}").split_whitespace()).unwrap()
+}
+
+fn run(flags: &str) -> Result<Outcome, String> {
+    start(&args(flags), Monitor::new(MonitorMode::Silent)).map_err(|e| ril::explain(e.as_ref()))
+}
+
+/// Everything that a run leaves, except for what holds times or the name of its folder.
+fn results(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut names = vec!["metrics.jsonl".to_string(), "results.json".into(), "teacher_responses.jsonl".into()];
+    for (folder_name, file) in [("answers", ""), ("models", "/model.safetensors")] {
+        let entries = std::fs::read_dir(folder.join(folder_name)).unwrap();
+        names.extend(entries.map(|e| format!("{folder_name}/{}{file}", e.unwrap().file_name().display())));
+    }
+    names.sort();
+    names.into_iter().map(|name| (name.clone(), std::fs::read(folder.join(name)).unwrap())).collect()
+}
+
+#[test]
+fn a_run_that_is_stopped_again_and_again_ends_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let whole = format!("{TINY} --out {}", path("whole").display());
+    assert_eq!(run(&whole), Ok(Outcome::Finished));
+    let expected = results(&path("whole"));
+    // 3 files, 6 models asked, 4 stored.
+    assert_eq!(expected.len(), 13);
+
+    let mut flags = format!("{TINY} --out {}", path("stopped").display());
+    let mut stops = 0;
+    loop {
+        let monitor = Monitor::new(MonitorMode::Silent);
+        monitor.interrupter().stop(None);
+        let outcome = start(&args(&flags), monitor).unwrap();
+        flags = format!("--resume {}", path("stopped").display());
+        if outcome == Outcome::Finished {
+            break;
+        }
+        stops += 1;
+    }
+    // 3 lessons of 4 steps, 1 step of each loop, 1 of each pre-training.
+    assert_eq!(stops, 4 + 3 + 2);
+    for (got, expected) in results(&path("stopped")).iter().zip(&expected) {
+        assert!(got == expected, "{}", expected.0);
+    }
+    assert!(run(&whole).unwrap_err().contains("holds a run"));
+
+    let answers = path("whole").join("answers/sft.jsonl");
+    let text = std::fs::read_to_string(&answers).unwrap();
+    std::fs::write(&answers, text.lines().skip(1).map(|l| format!("{l}\n")).collect::<String>()).unwrap();
+    let error = run(&format!("--resume {}", path("whole").display())).unwrap_err();
+    assert!(error.contains("sft.jsonl"), "{error}");
+}
+
+#[test]
+fn a_run_that_cannot_begin_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let own = "--model nowhere --data nowhere.jsonl --teacher-responses nowhere.jsonl";
+    for (flags, message) in [
+        ("--steps 0", "--steps: expected at least 1, got 0"),
+        ("--questions-per-step 0", "--questions-per-step"),
+        ("--micro-batch-rows 0", "--micro-batch-rows"),
+        ("--learning-rate=-1", "learning rates"),
+        ("--device cuda", "--features cuda"),
+        (own, "nowhere"),
+    ] {
+        let error = run(&format!("{flags} --out {}", out.display())).unwrap_err();
+        assert!(error.contains(message), "{error}");
+        assert!(!out.exists(), "{flags}");
+    }
+}
+
+#[test]
+fn a_users_files_are_checked_before_a_run_and_when_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let size = models::Size { width: 32, text_layers: 1, vision_layers: 1 };
+    let student = models::fresh(size, &vocabulary::Vocabulary::new(), 1, &Device::flex()).unwrap();
+    Qwen2_5Vl::save(&student, &path("model"), WeightType::F32).unwrap();
+    let questions: String = (0..6)
+        .map(|i| format!("{{\"id\": \"{i}\", \"question\": \"what is the sum ?\", \"answer\": \"3\"}}\n"))
+        .collect();
+    std::fs::write(path("data.jsonl"), questions).unwrap();
+    let responses = |ids: std::ops::Range<usize>| -> String {
+        let line = |i, teacher| {
+            format!("{{\"question\": \"{i}\", \"teacher\": \"{teacher}\", \"response\": \"so it is 3\"}}\n")
+        };
+        ids.flat_map(|i| ["a", "b", "c"].map(|teacher| line(i, teacher))).collect()
+    };
+    let flags = format!(
+        "--model {0}/model --data {0}/data.jsonl --teacher-responses {0}/teachers.jsonl --out {0}/run --steps 1 \
+         --questions-per-step 1 --discriminator-steps 1 --max-new-tokens 4 --micro-batch-rows 1 --sft-steps 1",
+        folder.path().display()
+    );
+    for (text, message) in [
+        (responses(0..1), "cached responses of teacher a, got 0"),
+        (responses(0..7), "line 19: there is no question with id 6"),
+        (String::new(), "no teacher responses"),
+    ] {
+        std::fs::write(path("teachers.jsonl"), text).unwrap();
+        let error = run(&flags).unwrap_err();
+        assert!(error.contains(message) && !path("run").exists(), "{error}");
+    }
+    std::fs::write(path("teachers.jsonl"), responses(0..6)).unwrap();
+    assert_eq!(run(&flags), Ok(Outcome::Finished));
+    let names = ["sft", "dr_grpo", "ril_one_teacher", "ril_all_teachers"];
+    let results = std::fs::read_to_string(path("run/results.json")).unwrap();
+    assert!(names.iter().all(|name| results.contains(&format!("\"{name}\""))), "{results}");
+    assert!(std::fs::read_to_string(path("run/report.html")).unwrap().contains("--micro-batch-rows 1"));
+
+    std::fs::write(path("teachers.jsonl"), responses(0..6) + "\n").unwrap();
+    let error = run(&format!("--resume {}", path("run").display())).unwrap_err();
+    assert!(error.contains("teachers.jsonl: has changed since this run began"), "{error}");
+}

@@ -1,0 +1,72 @@
+//! Networks of a few thousand weights, and what they are trained on.
+
+use burn::tensor::Device;
+use ril::models::Qwen2_5Vl;
+use ril::models::checkpoint::WeightType;
+use ril::reward::{Judge, RuleJudge};
+use ril::{
+    CachedResponse, OptimizerSettings, Question, RilConfig, RilError, RilTrainer, TeacherCache, TrainingData,
+    discriminator_from,
+};
+
+use crate::data::{Example, Mix, Split, generate};
+use crate::models::{Size, fresh, questions};
+use crate::task::{self, Style};
+use crate::vocabulary::Vocabulary;
+
+pub const TINY: Size = Size { width: 32, text_layers: 1, vision_layers: 1 };
+pub const STEPS: usize = 5;
+
+pub fn student() -> Qwen2_5Vl {
+    fresh(TINY, &Vocabulary::new(), 7, &Device::flex().autodiff()).unwrap()
+}
+
+pub fn examples() -> Vec<Example> {
+    generate(Split::Train, 6, 3, &Mix::default())
+}
+
+pub fn config() -> RilConfig {
+    let mut config = RilConfig::ril(6, STEPS);
+    config.groups.questions_per_step = 2;
+    config.groups.students_per_question = 2;
+    config.groups.teachers_per_question = 2;
+    config.policy = OptimizerSettings { micro_batch_rows: 3, ..OptimizerSettings::constant(1e-3) };
+    config.discriminator = config.policy.clone();
+    config.prompt.system = task::DISCRIMINATOR_SYSTEM.into();
+    config
+}
+
+/// RIL with an online discriminator and two teachers.
+pub fn trainer(config: RilConfig) -> Result<RilTrainer<Qwen2_5Vl, RuleJudge>, RilError> {
+    trainer_with(config, RuleJudge::default())
+}
+
+/// The same with another judge.
+pub fn trainer_with<J: Judge>(config: RilConfig, judge: J) -> Result<RilTrainer<Qwen2_5Vl, J>, RilError> {
+    let student = student();
+    let discriminator = discriminator_from(student.clone(), 5, &Device::flex().autodiff());
+    let (questions, teachers) = questions_and_teachers(&student);
+    let data = TrainingData { questions, teachers, judge };
+    RilTrainer::new(student, config.has_discriminator().then_some(discriminator), data, config)
+}
+
+/// Six questions, and one answer of each of two teachers to each.
+pub fn questions_and_teachers(student: &Qwen2_5Vl) -> (Vec<Question>, TeacherCache) {
+    let examples = examples();
+    let questions = questions(student, &examples, "q").unwrap();
+    let mut teachers = TeacherCache::default();
+    for (question, example) in questions.iter().zip(&examples) {
+        for (teacher, style) in [("a", Style::A), ("b", Style::B)] {
+            let (question, response) = (question.id.clone(), style.answer(example));
+            teachers.insert(CachedResponse { question, teacher: teacher.into(), response });
+        }
+    }
+    (questions, teachers)
+}
+
+/// Weights as a folder that others read.
+pub fn weights(model: &Qwen2_5Vl) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    model.save(folder.path(), WeightType::F32).unwrap();
+    std::fs::read(folder.path().join("model.safetensors")).unwrap()
+}
