@@ -45,7 +45,7 @@ pub struct GailConfig {
     /// Whether responses are scored before or after the update on them. Default `AfterUpdate`, the paper's.
     #[config(default = "ScoreOrder::AfterUpdate")]
     pub score_order: ScoreOrder,
-    /// How `p_student` becomes a reward. Default `Step`, the paper's.
+    /// How the logit becomes a reward. Default `Step`, the paper's.
     #[config(default = "SimilarityReward::Step")]
     pub similarity: SimilarityReward,
     /// Largest norm of all gradients together, above 0; larger ones are scaled down to it. Default `None`, no clipping:
@@ -68,6 +68,7 @@ impl GailConfig {
         };
         at_least("updates_per_round", 1, self.updates_per_round)?;
         at_least("micro_batch_rows", 2, self.micro_batch_rows)?;
+        self.similarity.validate()?;
         match self.max_grad_norm {
             Some(norm) if !(norm > 0.0 && norm.is_finite()) => {
                 Err(GailError::Config(format!("max_grad_norm: expected a finite number above 0, got {norm}")))

@@ -1,10 +1,10 @@
 use serde::{Deserialize, Serialize};
 
-use crate::score::{check_finite, sigmoid};
+use crate::score::{check_finite, sigmoid, softplus};
 use crate::{AuthoredBy, DiscriminatorTotals, GailError};
 
-/// What a discriminator thinks of a batch of known origin. A row counts as student where `p_student >= 0.5`, the
-/// complement of [`similarity_reward`](crate::similarity_reward).
+/// What a discriminator thinks of a batch of known origin. A row counts as student where its logit is at
+/// least 0 (`p_student >= 0.5`), the complement of [`SimilarityReward::Step`](crate::SimilarityReward::Step).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DiscriminatorStats {
     /// [`discriminator_loss`](crate::discriminator_loss) of the batch, nats; `2 ln 2` = 1.386 knows nothing.
@@ -51,8 +51,7 @@ pub fn discriminator_stats(
     let mean_of = |wanted: AuthoredBy, value: fn(f64) -> f64| {
         mean(rows().filter(|(_, origin)| **origin == wanted).map(|(logit, _)| value(logit)))
     };
-    // As in `p_student`, a logit within rounding of 0 is 0.5 and counts as student.
-    let taken_for_student = |logit: f64| f64::from(u8::from(sigmoid(logit) as f32 >= 0.5));
+    let taken_for_student = |logit: f64| f64::from(u8::from(logit >= 0.0));
     let student_loss = mean_of(AuthoredBy::Student, |logit| softplus(-logit));
     let teacher_loss = mean_of(AuthoredBy::Teacher, softplus);
     Ok(DiscriminatorStats {
@@ -98,11 +97,6 @@ pub fn length_only_accuracy(lengths: &[usize], origins: &[AuthoredBy]) -> Result
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0_usize), |(sum, count), value| (sum + value, count + 1));
     sum / count as f64
-}
-
-/// `log(1 + e^x)` without overflow.
-fn softplus(x: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 /// `-p ln p - (1 - p) ln(1 - p)` at `p = sigmoid(logit)`.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use ril_gail::{
-    DiscriminatorUpdate, GailConfig, LlmDiscriminator, Round, ScalarHeadConfig, length_only_accuracy, score_rows,
+    DiscriminatorUpdate, GailConfig, LlmDiscriminator, Round, ScalarHeadConfig, length_only_accuracy, logits_of_rows,
     update_discriminator,
 };
 use ril_models::nn::init::{InitialStd, init_weights};
@@ -45,7 +45,7 @@ pub fn sharpen<M: TrainableModel>(
     Ok(discriminator.replace(|model, optimizer| update_discriminator(model, optimizer, &rows, round, config))?)
 }
 
-/// Phase 2: `p_student` of every response, one device read.
+/// Phase 2: the logit of every response, high = student, one device read.
 ///
 /// # Errors
 /// [`RilError::Gail`].
@@ -57,7 +57,7 @@ pub fn score_responses<M: TrainableModel>(
 ) -> Result<Vec<f32>, RilError> {
     let origins = authors(groups);
     let rows = response_rows(&discriminator.encoder().model, prompt, groups, &origins)?;
-    Ok(score_rows(discriminator, &rows, micro_batch_rows)?)
+    Ok(logits_of_rows(discriminator, &rows, micro_batch_rows)?)
 }
 
 /// Accuracy of a classifier that sees the length alone: the alarm for a shortcut. 0.5 when one origin is missing.
