@@ -1,7 +1,7 @@
 use burn::config::Config;
 use serde::{Deserialize, Serialize};
 
-use crate::{GailError, SimilarityReward};
+use crate::{DiscriminatorObjective, GailError, GradientPenalty, SimilarityReward};
 
 /// What becomes of the discriminator in the loop. Read by the loop, not by
 /// [`update_discriminator`](crate::update_discriminator), which pre-trains a frozen one too.
@@ -28,6 +28,34 @@ pub enum ScoreOrder {
     BeforeUpdate,
 }
 
+/// What the discriminator minimises.
+#[derive(Config, Debug, PartialEq)]
+pub struct LossConfig {
+    /// The loss. Default `Bce` without smoothing: RIL's own (arXiv 2510.19307, Eq. 1).
+    #[config(default = "DiscriminatorObjective::default()")]
+    pub objective: DiscriminatorObjective,
+    /// Weight of the mean squared logit, at least 0. Default 0: the paper names none.
+    #[config(default = 0.0)]
+    pub score_regularizer: f32,
+    /// Penalty on the gradient with respect to the encoder's output. Default `None`: the paper names none.
+    pub gradient_penalty: Option<GradientPenalty>,
+}
+
+impl LossConfig {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`GailError::Config`] names the first setting out of range.
+    pub fn validate(&self) -> Result<(), GailError> {
+        self.objective.validate()?;
+        let weight = self.score_regularizer;
+        if !(weight.is_finite() && weight >= 0.0) {
+            return Err(GailError::Config(format!("score_regularizer: expected a finite number >= 0, got {weight}")));
+        }
+        self.gradient_penalty.map_or(Ok(()), GradientPenalty::validate)
+    }
+}
+
 /// Settings of the adversarial part.
 #[derive(Config, Debug, PartialEq)]
 pub struct GailConfig {
@@ -38,8 +66,11 @@ pub struct GailConfig {
     /// Default 1; more hurts (Table 5: 79.7 at 1, 73.8 at 12).
     #[config(default = 1)]
     pub updates_per_round: usize,
+    /// What the discriminator minimises. Default RIL's Eq. 1.
+    #[config(default = "LossConfig::new()")]
+    pub loss: LossConfig,
     /// Rows of one forward pass, at least 2 so that both origins fit; bounds memory, does not change the gradient.
-    /// Default 8, ours.
+    /// Pairs stay together: an odd number holds one row less in a loss on pairs. Default 8, ours.
     #[config(default = 8)]
     pub micro_batch_rows: usize,
     /// Whether responses are scored before or after the update on them. Default `AfterUpdate`, the paper's.
@@ -68,6 +99,7 @@ impl GailConfig {
         };
         at_least("updates_per_round", 1, self.updates_per_round)?;
         at_least("micro_batch_rows", 2, self.micro_batch_rows)?;
+        self.loss.validate()?;
         self.similarity.validate()?;
         match self.max_grad_norm {
             Some(norm) if !(norm > 0.0 && norm.is_finite()) => {

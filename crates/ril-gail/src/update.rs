@@ -5,11 +5,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::gradients::clip_global_norm;
-use crate::rows::mixed_micro_batches;
-use crate::score::{check_finite, read_logits, row_logits};
+use crate::score::{check_finite, read, read_logits, row_logits};
+use crate::split::{MicroBatch, micro_batches};
 use crate::{
-    AuthoredBy, Discriminator, DiscriminatorRows, DiscriminatorStats, DiscriminatorTotals, GailConfig, GailError,
-    discriminator_loss, discriminator_stats,
+    Discriminator, DiscriminatorBatch, DiscriminatorRows, DiscriminatorStats, GailConfig, GailError, RowPair,
+    discriminator_stats, objective_loss, objective_value,
 };
 
 /// Which update of a run this is.
@@ -33,7 +33,7 @@ impl Round {
 pub struct DiscriminatorUpdate {
     /// The discriminator **before** its first step: its opinion of responses that it has never been trained on.
     pub before: DiscriminatorStats,
-    /// Loss of each pass, before its step, nats.
+    /// What each pass minimised, before its step: the configured objective, with regulariser and penalty.
     pub losses: Vec<f32>,
     /// Norm over all gradients of each pass, before clipping.
     pub grad_norms: Vec<f32>,
@@ -43,7 +43,8 @@ pub struct DiscriminatorUpdate {
 ///
 /// Each pass goes over all rows in shuffled micro-batches that mix both origins, adds up their gradients (which equal
 /// the gradient of the whole batch, whatever the micro-batches), clips if asked, and steps. Source: the discriminator
-/// part of Algorithm 2 of RIL, arXiv 2510.19307, with Eq. 1 as [`discriminator_loss`].
+/// part of Algorithm 2 of RIL, arXiv 2510.19307; what it minimises is [`LossConfig`](crate::LossConfig), by default Eq. 1.
+/// A loss on pairs keeps both rows of a pair in one micro-batch.
 ///
 /// `model` must be trainable (on an autodiff device), and **always comes back**: on an error it is as the last whole
 /// step left it, hence untouched when the first pass fails. Logits and gradients are checked before they are used.
@@ -51,7 +52,8 @@ pub struct DiscriminatorUpdate {
 /// # Errors
 /// [`GailError::OneOrigin`], [`GailError::NonFiniteLogit`], [`GailError::NonFiniteGradient`],
 /// [`GailError::NotTrainable`], [`GailError::Model`], [`GailError::Shape`], [`GailError::Read`],
-/// [`GailError::Config`].
+/// [`GailError::Pair`] and [`GailError::NoPairs`] for a loss on pairs, [`GailError::Config`], also for a gradient penalty on
+/// a discriminator without [`encoder_gradient_norm_squared`](Discriminator::encoder_gradient_norm_squared).
 pub fn update_discriminator<D, R>(
     mut model: D,
     optimizer: &mut ModuleOptimizer,
@@ -66,65 +68,106 @@ where
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     rng.set_stream(round.index);
     let mut passes = Vec::with_capacity(config.updates_per_round);
-    if let Err(error) = config.validate() {
-        return (model, Err(error));
-    }
+    let batch = match whole_batch(rows, config) {
+        Ok(batch) => batch,
+        Err(error) => return (model, Err(error)),
+    };
     for _ in 0..config.updates_per_round {
-        let pass = match Pass::run(&model, rows, config, &mut rng) {
+        let pass = match Pass::run(&model, rows, &batch, config, &mut rng) {
             Ok(pass) => pass,
             Err(error) => return (model, Err(error)),
         };
         model = optimizer.step(round.learning_rate, model, pass.gradients);
-        passes.push((pass.stats, pass.grad_norm));
+        passes.push((pass.stats, pass.loss, pass.grad_norm));
     }
     let update = DiscriminatorUpdate {
         before: passes[0].0,
-        losses: passes.iter().map(|(stats, _)| stats.loss).collect(),
-        grad_norms: passes.iter().map(|(_, grad_norm)| *grad_norm).collect(),
+        losses: passes.iter().map(|(_, loss, _)| *loss).collect(),
+        grad_norms: passes.iter().map(|(_, _, grad_norm)| *grad_norm).collect(),
     };
     (model, Ok(update))
+}
+
+/// Checks the settings and gathers the constants of a round.
+fn whole_batch<R: DiscriminatorRows>(rows: &R, config: &GailConfig) -> Result<DiscriminatorBatch, GailError> {
+    config.validate()?;
+    let origins = rows.origins();
+    let pairs: Vec<RowPair> = if config.loss.objective.is_on_pairs() { rows.pairs() } else { Vec::new() };
+    let batch = DiscriminatorBatch::weighted(origins, &vec![1.0; origins.len()], &pairs)?;
+    match config.loss.objective.is_on_pairs() && pairs.is_empty() {
+        true => Err(GailError::NoPairs),
+        false => Ok(batch),
+    }
 }
 
 /// One pass over all rows, ready for its step.
 struct Pass {
     gradients: GradientsParams,
     stats: DiscriminatorStats,
+    loss: f32,
     grad_norm: f32,
 }
 
 impl Pass {
-    fn run<D, R>(model: &D, rows: &R, config: &GailConfig, rng: &mut ChaCha8Rng) -> Result<Self, GailError>
+    fn run<D, R>(
+        model: &D,
+        rows: &R,
+        batch: &DiscriminatorBatch,
+        config: &GailConfig,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Self, GailError>
     where
         D: Discriminator + Module,
         R: DiscriminatorRows<Input = D::Input>,
     {
-        let origins = rows.origins();
-        let totals = DiscriminatorTotals::new(origins)?;
-        let split = mixed_micro_batches(origins, config.micro_batch_rows, rng);
+        let split = micro_batches(batch, config.loss.objective, config.micro_batch_rows, rng);
         let mut accumulator = GradientsAccumulator::new();
         let mut logits = Vec::with_capacity(split.len());
-        for picked in &split {
-            let batch_logits = row_logits(model, rows, picked)?;
-            logits.push(batch_logits.clone().inner());
-            let batch_origins: Vec<AuthoredBy> = picked.iter().map(|&row| origins[row]).collect();
-            let loss = discriminator_loss(batch_logits, &batch_origins, totals)?;
+        for part in &split {
+            let part_logits = row_logits(model, rows, &part.rows)?;
+            logits.push(part_logits.clone().inner());
+            let loss = objective_loss(part_logits, &batch.part(&part.rows, &part.pairs)?, &config.loss)?;
             if !loss.is_tracked() {
                 return Err(GailError::NotTrainable);
             }
             accumulator.accumulate(model, GradientsParams::from_grads(loss.backward(), model));
         }
-        let logits = in_row_order(&read_logits(Tensor::cat(logits, 0))?, &split);
+        let penalty = add_penalty(model, config, &mut accumulator)?;
+        let logits = in_row_order(&read_logits(Tensor::cat(logits, 0))?, &split, batch.len());
         check_finite(&logits)?;
         let mut gradients = accumulator.grads();
         let grad_norm = clip_global_norm(model, &mut gradients, config.max_grad_norm)?;
-        Ok(Self { gradients, stats: discriminator_stats(&logits, origins)?, grad_norm })
+        let loss = (objective_value(&logits, batch, &config.loss)? + penalty) as f32;
+        Ok(Self { gradients, stats: discriminator_stats(&logits, rows.origins())?, loss, grad_norm })
     }
 }
 
-/// Values in the order of the micro-batches, back in the order of the rows.
-fn in_row_order(values: &[f32], split: &[Vec<usize>]) -> Vec<f32> {
-    let mut ordered = vec![0.0; values.len()];
-    for (value, &row) in values.iter().zip(split.iter().flatten()) {
+/// Adds the gradient of the penalty once a pass; its value, 0 without one.
+fn add_penalty<D: Discriminator + Module>(
+    model: &D,
+    config: &GailConfig,
+    accumulator: &mut GradientsAccumulator<D>,
+) -> Result<f64, GailError> {
+    let Some(penalty) = config.loss.gradient_penalty else { return Ok(0.0) };
+    let Some(norm_squared) = model.encoder_gradient_norm_squared() else {
+        return Err(GailError::Config(
+            "gradient_penalty: expected a discriminator with encoder_gradient_norm_squared, got none".into(),
+        ));
+    };
+    GailError::check_rows("encoder_gradient_norm_squared", 1, norm_squared.dims()[0])?;
+    let penalty = penalty.of(norm_squared);
+    let value = f64::from(read("gradient penalty", penalty.clone())?[0]);
+    // A frozen head has nothing to learn from it.
+    if penalty.is_tracked() {
+        accumulator.accumulate(model, GradientsParams::from_grads(penalty.backward(), model));
+    }
+    Ok(value)
+}
+
+/// Values in the order of the micro-batches, back in the order of the rows; of a row in several, the last.
+fn in_row_order(values: &[f32], split: &[MicroBatch], rows: usize) -> Vec<f32> {
+    let mut ordered = vec![0.0; rows];
+    for (value, &row) in values.iter().zip(split.iter().flat_map(|part| &part.rows)) {
         ordered[row] = *value;
     }
     ordered
