@@ -4,8 +4,8 @@ use crate::{AuthoredBy, DiscriminatorTotals, GailError, RowPair};
 
 /// Constants of one pass: origins, weights and pairs of the **whole** batch, or of a micro-batch of it.
 ///
-/// Every weight is divided by its sum over the whole batch on construction, so that losses and gradients of micro-batches
-/// ([`part`](Self::part)) add up to those of the whole, for every
+/// Every weight is divided by its sum over the whole batch on construction, so that losses and gradients of
+/// micro-batches ([`part`](Self::part)) add up to those of the whole, for every
 /// [`DiscriminatorObjective`](crate::DiscriminatorObjective).
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiscriminatorBatch {
@@ -45,8 +45,8 @@ impl DiscriminatorBatch {
     /// - `pairs`: any number, none is fine for objectives on rows; a row may be in several
     ///
     /// # Errors
-    /// [`GailError::OneOrigin`]; [`GailError::Shape`]; [`GailError::Weight`]; [`GailError::NoWeight`] where all of an origin or
-    /// of the pairs are 0; [`GailError::Pair`] for a pair of other rows than a student's and a teacher's.
+    /// [`GailError::OneOrigin`]; [`GailError::Shape`]; [`GailError::Weight`]; [`GailError::NoWeight`] where all of an
+    /// origin or of the pairs are 0; [`GailError::Pair`] for a pair of other rows than a student's and a teacher's.
     pub fn weighted(origins: &[AuthoredBy], weights: &[f32], pairs: &[RowPair]) -> Result<Self, GailError> {
         GailError::check_rows("weights", origins.len(), weights.len())?;
         DiscriminatorTotals::new(origins)?;
@@ -76,8 +76,8 @@ impl DiscriminatorBatch {
         Self { rows, pairs: Vec::new() }
     }
 
-    /// The micro-batch of some rows and some pairs, both by index into this batch. Shares stay those of this batch: rows
-    /// and pairs that each occur in one part add up to the whole.
+    /// The micro-batch of some rows and some pairs, both by index into this batch. Shares stay those of this batch:
+    /// rows and pairs that each occur in one part add up to the whole.
     ///
     /// Losses on rows read `rows`, losses on pairs read `pairs`, hence a row may be in several parts of a pair loss.
     ///

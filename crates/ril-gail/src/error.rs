@@ -69,6 +69,16 @@ pub enum GailError {
         /// The row given for the teacher.
         teacher: usize,
     },
+    /// A row is by a teacher without a weight.
+    #[error("teacher of row {row}: expected less than {weights}, the number of teacher_weights, got {teacher}")]
+    UnknownTeacher {
+        /// The row.
+        row: usize,
+        /// Its teacher.
+        teacher: usize,
+        /// Number of weights.
+        weights: usize,
+    },
     /// The loss compares pairs, and the rows give none.
     #[error("pairs: expected at least one for a loss on pairs, got none")]
     NoPairs,

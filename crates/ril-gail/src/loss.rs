@@ -45,12 +45,12 @@ impl DiscriminatorTotals {
     }
 }
 
-/// Discriminator loss, nats: `mean_students(-log sigmoid(l)) + mean_teachers(-log(1 - sigmoid(l)))`, `2 ln 2` at `l = 0`.
+/// Discriminator loss, nats: `mean_students(-log sigmoid(l)) + mean_teachers(-log(1 - sigmoid(l)))`, `2 ln 2` at 0.
 ///
 /// Source: the negative of Eq. 1 of RIL, arXiv 2510.19307. Each origin is averaged over its own rows, which equals the
 /// paper's mean over pairs where both have the same number and stays balanced where they do not. Computed in `f32` from
-/// logits, as `log_sigmoid(l)` and `log_sigmoid(-l)`: finite for any finite logit. The same as [`objective_loss`] with the
-/// default [`LossConfig`], which has the other losses.
+/// logits, as `log_sigmoid(l)` and `log_sigmoid(-l)`: finite for any finite logit. The same as [`objective_loss`] with
+/// the default [`LossConfig`], which has the other losses.
 ///
 /// # Shapes
 /// - `logits_student_is_high`: `[batch]`, rows of the whole batch or of a micro-batch

@@ -45,10 +45,10 @@ impl LabelSmoothing {
 
 /// What the discriminator minimises.
 ///
-/// Two kinds. On **rows**, with the margin `m = l` on student rows and `m = -l` on teacher rows (positive = right), where
-/// `l` is `logit_student_is_high`: the mean over students plus the mean over teachers. On **pairs**, with the margin
-/// `m = l_student - l_teacher`, which is `D(teacher) - D(student)` of the papers that score the teacher high: the mean over
-/// pairs ([`RowPair`](crate::RowPair)). Means are weighted ([`DiscriminatorBatch::weighted`]).
+/// Two kinds. On **rows**, with the margin `m = l` on student rows and `m = -l` on teacher rows (positive = right),
+/// where `l` is `logit_student_is_high`: the mean over students plus the mean over teachers. On **pairs**, with the margin
+/// `m = l_student - l_teacher`, which is `D(teacher) - D(student)` of the papers that score the teacher high: the mean
+/// over pairs ([`RowPair`](crate::RowPair)). Means are weighted ([`DiscriminatorBatch::weighted`]).
 ///
 /// | variant | of the margin | on | at `l = 0` |
 /// |---|---|---|---|
@@ -72,12 +72,13 @@ pub enum DiscriminatorObjective {
     /// `-log sigmoid(D(teacher) - D(student))`, nats: GAD, arXiv 2511.10643. Reads no [`PairOutcome`]: a tie counts as
     /// the teacher's.
     BradleyTerry,
-    /// LSGAN, arXiv 1611.04076, Eq. 2, with the labels -1 and 1 (`a`, `b` of its Pearson choice), so that 0 is undecided.
+    /// LSGAN, arXiv 1611.04076, Eq. 2, with the labels -1 and 1 (`a`, `b` of its Pearson choice), so that 0 decides
+    /// nothing.
     LeastSquares,
     /// Hinge, arXiv 1705.02894: rows beyond a margin of 1 give no gradient.
     Hinge,
-    /// Relativistic standard GAN, arXiv 1807.00734, with the label 1/2 for a [`Tie`](PairOutcome::Tie) (ties as in RARO,
-    /// arXiv 2511.21667). Without ties it equals `BradleyTerry`. Nats.
+    /// Relativistic standard GAN, arXiv 1807.00734, with the label 1/2 for a [`Tie`](PairOutcome::Tie) (ties as in
+    /// RARO, arXiv 2511.21667). Without ties it equals `BradleyTerry`. Nats.
     Relativistic,
 }
 
@@ -116,11 +117,12 @@ impl DiscriminatorObjective {
     }
 }
 
-/// Loss of the rows or pairs of a (micro-)batch, plus `score_regularizer` times the mean squared logit; to be minimised.
+/// Loss of the rows or pairs of a (micro-)batch, plus `score_regularizer` times the mean squared logit; to be
+/// minimised.
 ///
-/// The mean squared logit is balanced like the loss: half the mean over students plus half the mean over teachers, or the
-/// mean over pairs of `(l_student^2 + l_teacher^2) / 2`. It keeps scores near 0, as the drift term of arXiv 1710.10196,
-/// appendix A.1. Computed in `f32`; finite, with a finite gradient, for any `|logit|` up to 1e4.
+/// The mean squared logit is balanced like the loss: half the mean over students plus half the mean over teachers, or
+/// the mean over pairs of `(l_student^2 + l_teacher^2) / 2`. It keeps scores near 0, as the drift term of arXiv
+/// 1710.10196, appendix A.1. Computed in `f32`; finite, with a finite gradient, for any `|logit|` up to 1e4.
 ///
 /// The [`GradientPenalty`](crate::GradientPenalty) is no sum over rows and not in here: see
 /// [`GradientPenalty::of`](crate::GradientPenalty::of).

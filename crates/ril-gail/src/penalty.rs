@@ -8,14 +8,15 @@ use crate::GailError;
 /// Penalty on the gradient `g` of the logit with respect to the **encoder's output**; added to the loss of a pass once.
 ///
 /// A penalty on the gradient with respect to the tokens or the pixels needs the derivative of a derivative, which first
-/// order autodiff does not give. Behind a linear scalar head `l = w . h` the gradient with respect to `h` is `w` at every
-/// row, so that the penalty is a function of the weight, exactly:
+/// order autodiff does not give. Behind a linear scalar head `l = w . h` the gradient with respect to `h` is `w` at
+/// every row, so that the penalty is a function of the weight, exactly:
 /// [`Discriminator::encoder_gradient_norm_squared`](crate::Discriminator::encoder_gradient_norm_squared). What it says
 /// about the encoder is nothing: it bounds the steepness of the head.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum GradientPenalty {
-    /// `weight |g|^2`: zero-centred, R1 of arXiv 1801.04406 with `weight` = its `gamma / 2`. The weight decay of the head.
+    /// `weight |g|^2`: zero-centred, R1 of arXiv 1801.04406 with `weight` = its `gamma / 2`. The weight decay of the
+    /// head.
     ZeroCentred {
         /// Finite, above 0.
         weight: f32,
@@ -97,7 +98,8 @@ mod tests {
             prop_assume!(norm > 0.05);
             let s = f64::from(strength);
             let zero = (GradientPenalty::ZeroCentred { weight: strength }, s * norm * norm, 2.0 * s * norm);
-            let one = (GradientPenalty::OneCentred { weight: strength }, s * (norm - 1.0).powi(2), 2.0 * s * (norm - 1.0));
+            let off = norm - 1.0;
+            let one = (GradientPenalty::OneCentred { weight: strength }, s * off * off, 2.0 * s * off);
             for (penalty, expected, slope) in [zero, one] {
                 let (value, gradient) = of_weight(penalty, &weight);
                 prop_assert!((value - expected).abs() <= 1e-4 * expected.max(0.1 * s), "{} {}", value, expected);

@@ -19,6 +19,13 @@ pub trait DiscriminatorRows {
     /// The caller's own.
     fn input(&self, rows: &[usize]) -> Result<Self::Input, Self::Error>;
 
+    /// Which teacher wrote a row, by index; 0 by default. Read for rows by a teacher alone: their weight
+    /// ([`LossConfig::teacher_weights`](crate::LossConfig::teacher_weights)) and statistics.
+    fn teacher_of(&self, row: usize) -> usize {
+        let _ = row;
+        0
+    }
+
     /// The pairs that a loss on pairs compares; asked once an update, and only by such a loss. Default
     /// [`RowPair::in_order`]; override it to pair inside a question or to mark ties.
     fn pairs(&self) -> Vec<RowPair> {
@@ -30,6 +37,7 @@ pub trait DiscriminatorRows {
 #[derive(Clone, Debug)]
 pub struct RowsFromFn<'a, F, I> {
     origins: &'a [AuthoredBy],
+    teachers: Option<&'a [usize]>,
     pairs: Option<Vec<RowPair>>,
     build: F,
     input: PhantomData<fn() -> I>,
@@ -41,7 +49,14 @@ impl<'a, F, I> RowsFromFn<'a, F, I> {
     where
         F: Fn(&[usize]) -> Result<I, E>,
     {
-        Self { origins, pairs: None, build, input: PhantomData }
+        Self { origins, teachers: None, pairs: None, build, input: PhantomData }
+    }
+
+    /// The same rows by these teachers: an index for each row, whatever it is for rows by the student; 0 for rows
+    /// beyond the end of the list.
+    #[must_use]
+    pub fn with_teachers(self, teachers: &'a [usize]) -> Self {
+        Self { teachers: Some(teachers), ..self }
     }
 
     /// The same rows with these pairs in place of [`RowPair::in_order`].
@@ -65,6 +80,10 @@ where
 
     fn input(&self, rows: &[usize]) -> Result<I, E> {
         (self.build)(rows)
+    }
+
+    fn teacher_of(&self, row: usize) -> usize {
+        self.teachers.and_then(|teachers| teachers.get(row)).copied().unwrap_or(0)
     }
 
     fn pairs(&self) -> Vec<RowPair> {

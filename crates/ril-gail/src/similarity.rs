@@ -25,8 +25,8 @@ pub fn teacher_like_logit(logit_student_is_high: f32) -> f64 {
 
 /// How the discriminator's opinion of a response becomes its reward.
 ///
-/// With `t` the [`teacher_like_logit`] and `D = sigmoid(t)` = P(written by a teacher). All are computed in `f64` from the
-/// logit, never from a rounded probability, and are finite for any finite logit.
+/// With `t` the [`teacher_like_logit`] and `D = sigmoid(t)` = P(written by a teacher). All are computed in `f64` from
+/// the logit, never from a rounded probability, and are finite for any finite logit.
 ///
 /// | variant | reward | range | `t -> -inf` | `t = 0` | `t -> inf` |
 /// |---|---|---|---|---|---|
@@ -38,16 +38,18 @@ pub fn teacher_like_logit(logit_student_is_high: f32) -> f64 {
 /// | `Fairl` | `-t e^t` | `(-inf, 1/e]` | 0, from above | 0 | falls as `-t e^t`, held from `t = 20` |
 /// | `Dail` | `D (tanh t + 1) / 2` | `[0, 1]` | 0, as `e^3t` | 1/4 | 1 |
 ///
-/// Every variant but `Fairl` never falls with `t`. `Softplus` is nowhere negative and `LogOdds` takes both signs: where an
-/// episode can end early, the first rewards staying alive and the second may reward ending it.
+/// Every variant but `Fairl` never falls with `t`. `Softplus` is nowhere negative and `LogOdds` takes both signs: where
+/// an episode can end early, the first rewards staying alive and the second may reward ending it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum SimilarityReward {
-    /// `1[t > 0]`, 0 at exactly 0: RIL, arXiv 2510.19307, section 3.3 (binary beats continuous and multi-level, Fig. 6).
+    /// `1[t > 0]`, 0 at exactly 0: RIL, arXiv 2510.19307, section 3.3 (binary beats continuous and multi-level, Fig.
+    /// 6).
     #[default]
     Step,
-    /// `k` equal levels of `D`: `(ceil(k D) - 1) / (k - 1)`, at least 0. A level's upper end belongs to it, so that `k = 2` is
-    /// [`Step`](Self::Step), strict at 1/2. RIL compares multi-level rewards in Fig. 6 without a formula; this one is ours.
+    /// `k` equal levels of `D`: `(ceil(k D) - 1) / (k - 1)`, at least 0. A level's upper end belongs to it, so that `k
+    /// = 2` is [`Step`](Self::Step), strict at 1/2. RIL compares multi-level rewards in Fig. 6 without a formula; this
+    /// one is ours.
     Levels {
         /// Number of levels, at least 2.
         k: NonZeroU32,
@@ -131,8 +133,8 @@ fn fairl(t: f64) -> f64 {
 /// Similarity reward: `1[p_student < 0.5]`, 1 = reads like a teacher, **0 at exactly 0.5** (strict).
 ///
 /// Source: RIL, arXiv 2510.19307, section 3.3. A discriminator that knows nothing (`p_student = 0.5`) rewards nobody;
-/// so does NaN, which [`p_student`](crate::p_student) refuses before it gets here. [`SimilarityReward::Step`] is the same
-/// from the logit.
+/// so does NaN, which [`p_student`](crate::p_student) refuses before it gets here. [`SimilarityReward::Step`] is the
+/// same from the logit.
 ///
 /// ```
 /// use ril_gail::similarity_reward;

@@ -12,8 +12,8 @@ pub(crate) struct MicroBatch {
     pub pairs: Vec<usize>,
 }
 
-/// Splits a batch into shuffled micro-batches of at most `micro_batch_rows` rows (at least 2), as its objective asks: each
-/// row once, or each pair once.
+/// Splits a batch into shuffled micro-batches of at most `micro_batch_rows` rows (at least 2), as its objective asks:
+/// each row once, or each pair once.
 pub(crate) fn micro_batches(
     batch: &DiscriminatorBatch,
     objective: DiscriminatorObjective,
@@ -130,7 +130,8 @@ mod tests {
 
         #[test]
         fn every_pair_once_with_both_of_its_rows(
-            students in 1_usize..12, teachers in 1_usize..12, dropped in 0_usize..6, size in 2_usize..9, seed in any::<u64>(),
+            students in 1_usize..12, teachers in 1_usize..12, dropped in 0_usize..6, size in 2_usize..9,
+            seed in any::<u64>(),
         ) {
             let origins = origins(students, teachers);
             let mut pairs = RowPair::in_order(&origins);

@@ -1,4 +1,5 @@
-//! Every loss, its weights, pairs, regulariser and the gradient penalties against torch, by `scripts/reference/torch_gail.py`.
+//! Every loss, its weights, pairs, regulariser and the gradient penalties against torch, by
+//! `scripts/reference/torch_gail.py`.
 
 use burn::tensor::{Device, Tensor};
 use ril_gail::{

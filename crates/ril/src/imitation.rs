@@ -130,7 +130,7 @@ impl<M: TrainableModel> Stage for DiscriminatorTrainer<M> {
         let picked = batch_indices(self.groups.len(), plan.groups_per_step, self.step, plan.seed);
         let groups: Vec<Group> = picked.iter().map(|&i| self.groups[i].clone()).collect();
         let rate = self.learner.settings().learning_rate_at(self.step, plan.total_steps);
-        let round = Round::new(mix_seed(plan.seed, self.step as u64), rate);
+        let round = Round::new(mix_seed(plan.seed, self.step as u64), rate).with_number(self.step as u64);
         let update = sharpen(&mut self.learner, &self.prompt, &groups, &self.config, round)?;
         self.step += 1;
         let mut metrics = StepMetrics::default();

@@ -109,7 +109,7 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         match &mut self.discriminator {
             Some(discriminator) if config.gail.mode == DiscriminatorMode::Online => {
                 let rate = config.discriminator.learning_rate_at(self.step, config.total_steps);
-                let round = Round::new(mix_seed(config.seed, self.step as u64), rate);
+                let round = Round::new(mix_seed(config.seed, self.step as u64), rate).with_number(self.step as u64);
                 Ok(Some(sharpen(discriminator, &config.prompt, groups, &config.gail, round)?))
             }
             _ => Ok(None),
