@@ -21,6 +21,15 @@ pub trait Discriminator {
     /// # Errors
     /// The model's own.
     fn logits_student_is_high(&self, input: &Self::Input) -> Result<Tensor<1>, Self::Error>;
+
+    /// Squared norm of the gradient of a logit with respect to the encoder's output, `[1]`, differentiable with respect
+    /// to the parameters; `None`, the default, where it depends on the row.
+    ///
+    /// Behind a linear scalar head it is the squared norm of the head's weight. Needed for a
+    /// [`GradientPenalty`](crate::GradientPenalty) alone.
+    fn encoder_gradient_norm_squared(&self) -> Option<Tensor<1>> {
+        None
+    }
 }
 
 /// Any model that turns a batch of texts into hidden states; with a [`ScalarHead`](crate::ScalarHead) on top it is a
@@ -50,6 +59,10 @@ macro_rules! forward {
 
             fn logits_student_is_high(&self, input: &Self::Input) -> Result<Tensor<1>, Self::Error> {
                 (**self).logits_student_is_high(input)
+            }
+
+            fn encoder_gradient_norm_squared(&self) -> Option<Tensor<1>> {
+                (**self).encoder_gradient_norm_squared()
             }
         }
 

@@ -46,6 +46,52 @@ pub enum GailError {
         /// The position given.
         position: usize,
     },
+    /// A weight is out of range, or a sum of weights is 0.
+    #[error("weight of {what} {index}: expected a finite number of at least 0, got {value}")]
+    Weight {
+        /// What is weighted.
+        what: &'static str,
+        /// Its index.
+        index: usize,
+        /// The weight given.
+        value: f32,
+    },
+    /// All weights of an origin, or of all pairs, are 0: a mean has no denominator.
+    #[error("weights of {0}: expected one above 0, got none")]
+    NoWeight(&'static str),
+    /// A pair does not hold a student row and a teacher row of the batch.
+    #[error("pair {pair}: expected a student row and a teacher row of the batch, got rows {student} and {teacher}")]
+    Pair {
+        /// Index of the pair.
+        pair: usize,
+        /// The row given for the student.
+        student: usize,
+        /// The row given for the teacher.
+        teacher: usize,
+    },
+    /// A row is by a teacher without a weight.
+    #[error("teacher of row {row}: expected less than {weights}, the number of teacher_weights, got {teacher}")]
+    UnknownTeacher {
+        /// The row.
+        row: usize,
+        /// Its teacher.
+        teacher: usize,
+        /// Number of weights.
+        weights: usize,
+    },
+    /// The loss compares pairs, and the rows give none.
+    #[error("pairs: expected at least one for a loss on pairs, got none")]
+    NoPairs,
+    /// An index leaves its list.
+    #[error("{what} {index}: expected less than {len}")]
+    Index {
+        /// What is indexed.
+        what: &'static str,
+        /// The index given.
+        index: usize,
+        /// Length of the list.
+        len: usize,
+    },
     /// A setting breaks its constraint.
     #[error("invalid setting: {0}")]
     Config(String),

@@ -40,4 +40,9 @@ impl ScalarHead {
     pub fn forward(&self, hidden: Tensor<2>) -> Tensor<1> {
         self.linear.forward(hidden.cast(DType::F32)).squeeze_dim(1)
     }
+
+    /// `|w|^2`, `[1]`, differentiable: the squared norm of the gradient of a logit with respect to its hidden state.
+    pub fn weight_norm_squared(&self) -> Tensor<1> {
+        self.linear.weight.val().cast(DType::F32).square().sum()
+    }
 }

@@ -53,28 +53,45 @@
 
 #![warn(missing_docs)]
 
+mod batch;
 mod config;
 mod discriminator;
 mod error;
 mod gradients;
 mod head;
+mod imitation_stats;
 mod llm;
 mod loss;
+mod objective;
+mod pairs;
+mod penalty;
+mod replay;
 mod rows;
+mod scalar;
 mod score;
 mod similarity;
+mod split;
 mod stats;
 mod update;
 
-pub use config::{DiscriminatorMode, GailConfig, ScoreOrder};
+pub use batch::DiscriminatorBatch;
+pub use config::{AccuracyGate, DiscriminatorMode, GailConfig, LossConfig, ScoreOrder};
 pub use discriminator::{Discriminator, SequenceEncoder};
 pub use error::GailError;
 pub use gradients::clip_global_norm;
 pub use head::{ScalarHead, ScalarHeadConfig};
+pub use imitation_stats::{ImitationStats, imitation_stats};
 pub use llm::LlmDiscriminator;
 pub use loss::{AuthoredBy, DiscriminatorTotals, discriminator_loss};
+pub use objective::{DiscriminatorObjective, LabelSmoothing, objective_loss};
+pub use pairs::{PairOutcome, RowPair};
+pub use penalty::GradientPenalty;
+pub use replay::{ReplayBuffer, ReplayConfig, ReplayPolicy};
 pub use rows::{DiscriminatorRows, RowsFromFn};
-pub use score::{p_student, read_logits, score, score_rows};
-pub use similarity::{SimilarityReward, similarity_reward};
-pub use stats::{DiscriminatorStats, discriminator_stats, length_only_accuracy};
+pub use scalar::objective_value;
+pub use score::{logits_of_rows, p_student, read_logits, score, score_rows};
+pub use similarity::{MAX_FAIRL_LOGIT, SimilarityReward, similarity_reward, teacher_like_logit};
+pub use stats::{
+    DiscriminatorStats, TeacherStats, calibration_error, discriminator_stats, length_only_accuracy, teacher_stats,
+};
 pub use update::{DiscriminatorUpdate, Round, update_discriminator};

@@ -66,6 +66,10 @@ impl<E: SequenceEncoder> Discriminator for LlmDiscriminator<E> {
         let last = last_valid_states(hidden, &self.encoder.last_valid_positions(input))?;
         Ok(self.head.forward(last))
     }
+
+    fn encoder_gradient_norm_squared(&self) -> Option<Tensor<1>> {
+        Some(self.head.weight_norm_squared())
+    }
 }
 
 /// `[batch, seq, hidden]` to `[batch, hidden]`: the state at each row's position. Picks, never multiplies by a mask, so

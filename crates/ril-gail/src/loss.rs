@@ -1,6 +1,6 @@
-use burn::tensor::{DType, Tensor, activation::log_sigmoid};
+use burn::tensor::Tensor;
 
-use crate::GailError;
+use crate::{DiscriminatorBatch, GailError, LossConfig, objective_loss};
 
 /// Who wrote a response: the label of the discriminator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -45,11 +45,12 @@ impl DiscriminatorTotals {
     }
 }
 
-/// Discriminator loss, nats: `mean_students(-log sigmoid(l)) + mean_teachers(-log(1 - sigmoid(l)))`, `2 ln 2` at `l = 0`.
+/// Discriminator loss, nats: `mean_students(-log sigmoid(l)) + mean_teachers(-log(1 - sigmoid(l)))`, `2 ln 2` at 0.
 ///
 /// Source: the negative of Eq. 1 of RIL, arXiv 2510.19307. Each origin is averaged over its own rows, which equals the
 /// paper's mean over pairs where both have the same number and stays balanced where they do not. Computed in `f32` from
-/// logits, as `log_sigmoid(l)` and `log_sigmoid(-l)`: finite for any finite logit.
+/// logits, as `log_sigmoid(l)` and `log_sigmoid(-l)`: finite for any finite logit. The same as [`objective_loss`] with
+/// the default [`LossConfig`], which has the other losses.
 ///
 /// # Shapes
 /// - `logits_student_is_high`: `[batch]`, rows of the whole batch or of a micro-batch
@@ -64,21 +65,9 @@ pub fn discriminator_loss(
     origins: &[AuthoredBy],
     totals: DiscriminatorTotals,
 ) -> Result<Tensor<1>, GailError> {
-    let [batch] = logits_student_is_high.dims();
-    GailError::check_rows("logits_student_is_high", origins.len(), batch)?;
-    let row = |per_origin: [f32; 2]| -> Vec<f32> {
-        let index = |origin: &AuthoredBy| usize::from(*origin == AuthoredBy::Teacher);
-        origins.iter().map(|origin| per_origin[index(origin)]).collect()
-    };
-    // Constants carry no graph: they live on the plain device.
-    let device = logits_student_is_high.device().inner();
-    let column = |values: Vec<f32>| Tensor::<1>::from_floats(values.as_slice(), &device);
-    let sign = column(row([1.0, -1.0]));
-    let weight = column(row([1.0 / totals.students as f32, 1.0 / totals.teachers as f32]));
-
-    let logits = logits_student_is_high.cast(DType::F32);
-    let per_row = log_sigmoid(logits * sign).neg();
-    Ok((per_row * weight).sum())
+    let weights = [1.0 / totals.students as f64, 1.0 / totals.teachers as f64];
+    let batch = DiscriminatorBatch::from_shares(origins, weights);
+    objective_loss(logits_student_is_high, &batch, &LossConfig::new())
 }
 
 #[cfg(test)]

@@ -1,10 +1,7 @@
 use std::error::Error;
 use std::marker::PhantomData;
 
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
-
-use crate::AuthoredBy;
+use crate::{AuthoredBy, RowPair};
 
 /// Responses that a discriminator is trained on or asked about; the texts stay with the caller.
 pub trait DiscriminatorRows {
@@ -21,12 +18,27 @@ pub trait DiscriminatorRows {
     /// # Errors
     /// The caller's own.
     fn input(&self, rows: &[usize]) -> Result<Self::Input, Self::Error>;
+
+    /// Which teacher wrote a row, by index; 0 by default. Read for rows by a teacher alone: their weight
+    /// ([`LossConfig::teacher_weights`](crate::LossConfig::teacher_weights)) and statistics.
+    fn teacher_of(&self, row: usize) -> usize {
+        let _ = row;
+        0
+    }
+
+    /// The pairs that a loss on pairs compares; asked once an update, and only by such a loss. Default
+    /// [`RowPair::in_order`]; override it to pair inside a question or to mark ties.
+    fn pairs(&self) -> Vec<RowPair> {
+        RowPair::in_order(self.origins())
+    }
 }
 
 /// [`DiscriminatorRows`] from a list of origins and a closure.
 #[derive(Clone, Debug)]
 pub struct RowsFromFn<'a, F, I> {
     origins: &'a [AuthoredBy],
+    teachers: Option<&'a [usize]>,
+    pairs: Option<Vec<RowPair>>,
     build: F,
     input: PhantomData<fn() -> I>,
 }
@@ -37,7 +49,20 @@ impl<'a, F, I> RowsFromFn<'a, F, I> {
     where
         F: Fn(&[usize]) -> Result<I, E>,
     {
-        Self { origins, build, input: PhantomData }
+        Self { origins, teachers: None, pairs: None, build, input: PhantomData }
+    }
+
+    /// The same rows by these teachers: an index for each row, whatever it is for rows by the student; 0 for rows
+    /// beyond the end of the list.
+    #[must_use]
+    pub fn with_teachers(self, teachers: &'a [usize]) -> Self {
+        Self { teachers: Some(teachers), ..self }
+    }
+
+    /// The same rows with these pairs in place of [`RowPair::in_order`].
+    #[must_use]
+    pub fn with_pairs(self, pairs: Vec<RowPair>) -> Self {
+        Self { pairs: Some(pairs), ..self }
     }
 }
 
@@ -56,77 +81,12 @@ where
     fn input(&self, rows: &[usize]) -> Result<I, E> {
         (self.build)(rows)
     }
-}
 
-/// Splits all rows into shuffled micro-batches of at most `micro_batch_rows` rows.
-///
-/// Every row occurs once. Sizes differ by at most 1, and so does the share of students: a micro-batch of `n` rows holds
-/// `n * students / rows` students, rounded up or down. The order inside a micro-batch is random too, so that position
-/// says nothing about origin.
-pub(crate) fn mixed_micro_batches(
-    origins: &[AuthoredBy],
-    micro_batch_rows: usize,
-    rng: &mut ChaCha8Rng,
-) -> Vec<Vec<usize>> {
-    let (mut students, mut teachers): (Vec<usize>, Vec<usize>) =
-        (0..origins.len()).partition(|&row| origins[row] == AuthoredBy::Student);
-    students.shuffle(rng);
-    teachers.shuffle(rng);
-
-    let rows = origins.len();
-    let batches = rows.div_ceil(micro_batch_rows.max(1));
-    let mut split = Vec::with_capacity(batches);
-    let (mut taken, mut taken_students) = (0, 0);
-    for batch in 1..=batches {
-        let end = batch * rows / batches;
-        let end_students = end * students.len() / rows;
-        let mut picked = students[taken_students..end_students].to_vec();
-        picked.extend(&teachers[taken - taken_students..end - end_students]);
-        picked.shuffle(rng);
-        split.push(picked);
-        (taken, taken_students) = (end, end_students);
-    }
-    split.shuffle(rng);
-    split
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use rand::SeedableRng;
-
-    use super::*;
-
-    fn origins(students: usize, teachers: usize) -> Vec<AuthoredBy> {
-        [vec![AuthoredBy::Student; students], vec![AuthoredBy::Teacher; teachers]].concat()
+    fn teacher_of(&self, row: usize) -> usize {
+        self.teachers.and_then(|teachers| teachers.get(row)).copied().unwrap_or(0)
     }
 
-    #[test]
-    fn order_says_nothing_about_origin() {
-        let origins = origins(32, 32);
-        let split = mixed_micro_batches(&origins, 64, &mut ChaCha8Rng::seed_from_u64(1));
-        let students_first = split[0][..32].iter().filter(|&&row| row < 32).count();
-        assert!((8..=24).contains(&students_first), "{students_first}");
-    }
-
-    proptest! {
-        #[test]
-        fn every_row_once_and_origins_mixed(
-            students in 0_usize..20, teachers in 0_usize..20, size in 1_usize..12, seed in any::<u64>(),
-        ) {
-            let origins = origins(students, teachers);
-            let split = mixed_micro_batches(&origins, size, &mut ChaCha8Rng::seed_from_u64(seed));
-            let mut all = split.concat();
-            all.sort_unstable();
-            prop_assert_eq!(all, (0..origins.len()).collect::<Vec<_>>());
-            for batch in &split {
-                prop_assert!((1..=size).contains(&batch.len()));
-                let share = batch.len() as f64 * students as f64 / origins.len() as f64;
-                let got = batch.iter().filter(|&&row| row < students).count() as f64;
-                prop_assert!((got - share).abs() < 1.0, "{} of {}", got, share);
-            }
-            let again = mixed_micro_batches(&origins, size, &mut ChaCha8Rng::seed_from_u64(seed));
-            prop_assert_eq!(split, again);
-        }
+    fn pairs(&self) -> Vec<RowPair> {
+        self.pairs.clone().unwrap_or_else(|| RowPair::in_order(self.origins))
     }
 }

@@ -35,14 +35,27 @@ pub fn score<D: Discriminator>(discriminator: &D, input: &D::Input) -> Result<Ve
     p_student(&read_logits(logits(discriminator, input)?)?)
 }
 
-/// `p_student` of all rows, in their order: a forward pass for every `micro_batch_rows` rows, **one** device read.
+/// `p_student` of all rows, in their order: [`logits_of_rows`] through [`p_student`].
+///
+/// # Errors
+/// Those of [`logits_of_rows`].
+pub fn score_rows<D, R>(discriminator: &D, rows: &R, micro_batch_rows: usize) -> Result<Vec<f32>, GailError>
+where
+    D: Discriminator,
+    R: DiscriminatorRows<Input = D::Input>,
+{
+    p_student(&logits_of_rows(discriminator, rows, micro_batch_rows)?)
+}
+
+/// Logits of all rows, high = student, `[rows]` in their order and all finite: a forward pass for every
+/// `micro_batch_rows` rows, **one** device read. What [`SimilarityReward`](crate::SimilarityReward) takes.
 ///
 /// Give a `valid()` view of a trainable model; see [`Discriminator::logits_student_is_high`].
 ///
 /// # Errors
 /// Those of [`score`]; [`GailError::Shape`] unless there is one logit per row; [`GailError::Config`] when
 /// `micro_batch_rows` is 0.
-pub fn score_rows<D, R>(discriminator: &D, rows: &R, micro_batch_rows: usize) -> Result<Vec<f32>, GailError>
+pub fn logits_of_rows<D, R>(discriminator: &D, rows: &R, micro_batch_rows: usize) -> Result<Vec<f32>, GailError>
 where
     D: Discriminator,
     R: DiscriminatorRows<Input = D::Input>,
@@ -56,7 +69,9 @@ where
     if batches.is_empty() {
         return Ok(Vec::new());
     }
-    p_student(&read_logits(Tensor::cat(batches, 0))?)
+    let logits = read_logits(Tensor::cat(batches, 0))?;
+    check_finite(&logits)?;
+    Ok(logits)
 }
 
 /// The logits of some rows, one each.
@@ -89,6 +104,11 @@ pub(crate) fn check_finite(logits: &[f32]) -> Result<(), GailError> {
 
 pub(crate) fn sigmoid(logit: f64) -> f64 {
     1.0 / (1.0 + (-logit).exp())
+}
+
+/// `log(1 + e^x)` without overflow.
+pub(crate) fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 #[cfg(test)]

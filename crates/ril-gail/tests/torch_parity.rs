@@ -1,4 +1,5 @@
-//! The loss and its gradient against torch, and against itself in micro-batches. Fixture: `scripts/reference/torch_gail.py`.
+//! The loss and its gradient against torch, and against itself in micro-batches. Fixture:
+//! `scripts/reference/torch_gail.py`.
 
 use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;

@@ -1,100 +1,17 @@
 //! Training a small discriminator: it learns, repeats itself, and survives bad input.
 
+mod common;
+
 use std::cell::RefCell;
 use std::convert::Infallible;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::nn::{Linear, LinearConfig};
-use burn::optim::{AdamWConfig, ModuleOptimizer, SgdConfig};
-use burn::tensor::{Device, Tensor, TensorData, activation};
+use burn::module::Module;
+use burn::optim::SgdConfig;
+use burn::tensor::{Device, Tensor, TensorData};
+use common::{SEQ, WIDTH, adamw, features, input, model, origins, values};
 use ril_gail::{
-    AuthoredBy, Discriminator, GailConfig, GailError, LlmDiscriminator, Round, RowsFromFn, ScalarHeadConfig,
-    SequenceEncoder, score, score_rows, update_discriminator,
+    AuthoredBy, Discriminator, GailConfig, GailError, Round, RowsFromFn, score, score_rows, update_discriminator,
 };
-
-const WIDTH: usize = 6;
-const SEQ: usize = 3;
-
-/// Embeds each step of a `[batch, seq, width]` sequence by itself.
-#[derive(Module, Debug)]
-struct Mlp {
-    inner: Linear,
-    outer: Linear,
-}
-
-impl SequenceEncoder for Mlp {
-    type Input = Tensor<3>;
-    type Error = Infallible;
-
-    fn encode(&self, input: &Tensor<3>) -> Result<Tensor<3>, Infallible> {
-        Ok(self.outer.forward(activation::silu(self.inner.forward(input.clone()))))
-    }
-
-    fn last_valid_positions(&self, input: &Tensor<3>) -> Vec<usize> {
-        vec![SEQ - 1; input.dims()[0]]
-    }
-}
-
-type Model = LlmDiscriminator<Mlp>;
-
-fn model(seed: u64) -> Model {
-    let device = Device::flex();
-    device.seed(seed);
-    let device = device.autodiff();
-    // Weights of our own, so that the tests that run beside this one cannot disturb Burn's global generator.
-    let mut next = seed;
-    let mut weights = |rows: usize, columns: usize| {
-        let values: Vec<f32> = (0..rows * columns)
-            .map(|_| {
-                next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                ((next >> 40) as f32 / (1 << 24) as f32 - 0.5) * 0.8
-            })
-            .collect();
-        Param::from_tensor(Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), &device))
-    };
-    let mut linear = |input, output| Linear {
-        weight: weights(input, output),
-        ..LinearConfig::new(input, output).with_bias(false).init(&device)
-    };
-    let encoder = Mlp { inner: linear(WIDTH, 16), outer: linear(16, 8) };
-    // No spread: the head starts at 0 and every logit with it.
-    let head = ScalarHeadConfig::new(8).with_initial_std(0.0).init(&device);
-    LlmDiscriminator::new(encoder, head)
-}
-
-fn origins(students: usize, teachers: usize) -> Vec<AuthoredBy> {
-    [vec![AuthoredBy::Student; students], vec![AuthoredBy::Teacher; teachers]].concat()
-}
-
-/// Features of a row: the first says who wrote it, the others are noise.
-fn features(row: usize, origin: AuthoredBy) -> Vec<f32> {
-    let noise = |step: usize| (((row * 31 + step * 17) * 7919) % 101) as f32 / 50.0 - 1.0;
-    let sign = if origin == AuthoredBy::Student { 1.0 } else { -1.0 };
-    (0..SEQ * WIDTH).map(|step| if step % WIDTH == 0 { sign } else { noise(step) }).collect()
-}
-
-fn input(origins: &[AuthoredBy], rows: &[usize]) -> Result<Tensor<3>, Infallible> {
-    let values: Vec<f32> = rows.iter().flat_map(|&row| features(row, origins[row])).collect();
-    Ok(Tensor::from_data(TensorData::new(values, [rows.len(), SEQ, WIDTH]), &Device::flex()))
-}
-
-fn adamw() -> ModuleOptimizer {
-    AdamWConfig::new().init()
-}
-
-struct Values(Vec<f32>);
-
-impl ModuleVisitor for Values {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.extend(param.val().into_data().iter::<f32>());
-    }
-}
-
-fn values(model: &impl Module) -> Vec<f32> {
-    let mut values = Values(Vec::new());
-    model.visit(&mut values);
-    values.0
-}
 
 #[test]
 fn loss_falls_on_separable_data_and_scores_follow() {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use ril_gail::{
-    DiscriminatorUpdate, GailConfig, LlmDiscriminator, Round, ScalarHeadConfig, length_only_accuracy, score_rows,
+    DiscriminatorUpdate, GailConfig, LlmDiscriminator, Round, ScalarHeadConfig, length_only_accuracy, logits_of_rows,
     update_discriminator,
 };
 use ril_models::nn::init::{InitialStd, init_weights};
@@ -48,7 +48,7 @@ pub fn sharpen<M: TrainableModel>(
     Ok(discriminator.replace(|model, optimizer| update_discriminator(model, optimizer, &rows, round, &config))?)
 }
 
-/// Phase 2: `p_student` of every response, one device read.
+/// Phase 2: the logit of every response, high = student, one device read.
 ///
 /// # Errors
 /// [`RilError::Gail`].
@@ -60,7 +60,7 @@ pub fn score_responses<M: TrainableModel>(
 ) -> Result<Vec<f32>, RilError> {
     let origins = authors(groups);
     let rows = response_rows(&discriminator.encoder().model, prompt, groups, &origins)?;
-    Ok(score_rows(discriminator, &rows, micro_batch_rows)?)
+    Ok(logits_of_rows(discriminator, &rows, micro_batch_rows)?)
 }
 
 /// Accuracy of a classifier that sees the length alone: the alarm for a shortcut. 0.5 when one origin is missing.
@@ -132,7 +132,7 @@ impl<M: TrainableModel> Stage for DiscriminatorTrainer<M> {
         let picked = batch_indices(self.groups.len(), plan.groups_per_step, self.step, plan.seed);
         let groups: Vec<Group> = picked.iter().map(|&i| self.groups[i].clone()).collect();
         let rate = self.learner.settings().learning_rate_at(self.step, plan.total_steps);
-        let round = Round::new(mix_seed(plan.seed, self.step as u64), rate);
+        let round = Round::new(mix_seed(plan.seed, self.step as u64), rate).with_number(self.step as u64);
         let update = sharpen(&mut self.learner, &self.prompt, &groups, &self.config, round)?;
         self.step += 1;
         let mut metrics = StepMetrics::default();

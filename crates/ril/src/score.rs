@@ -10,8 +10,8 @@ use crate::group::Group;
 /// What the two judges of a response said; one entry a row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
-    /// P(written by the student); `None` without a discriminator.
-    pub p_student: Option<Vec<f32>>,
+    /// The discriminator's logits, high = student; `None` without a discriminator.
+    pub logits_student_is_high: Option<Vec<f32>>,
     /// Whether the answer is right.
     pub verdicts: Vec<Verdict>,
 }
@@ -41,8 +41,9 @@ pub fn rewards(
 ) -> Result<Vec<Option<f32>>, RilError> {
     let answer: Vec<Option<f32>> = scores.verdicts.iter().map(Verdict::score).collect();
     let mut columns = vec![WeightedScores { name: "answer", weight: weights.answer, scores: &answer }];
+    let logits = scores.logits_student_is_high.as_ref();
     let alike: Option<Vec<Option<f32>>> =
-        scores.p_student.as_ref().map(|p| p.iter().map(|&p| Some(similarity.reward(p))).collect());
+        logits.map(|logits| logits.iter().map(|&logit| Some(similarity.reward_of_logit(logit))).collect());
     if let Some(alike) = &alike {
         columns.push(WeightedScores { name: "similarity", weight: weights.similarity, scores: alike });
     }
@@ -58,7 +59,7 @@ mod tests {
     #[test]
     fn both_rewards_add_up_and_unread_verdicts_have_none() {
         let scores = Scores {
-            p_student: Some(vec![0.2, 0.2, 0.5, 0.9, 0.1]),
+            logits_student_is_high: Some(vec![-1.4, -1.4, 0.0, 2.2, -2.2]),
             verdicts: vec![
                 Verdict::Correct,
                 Verdict::Incorrect,
@@ -73,7 +74,7 @@ mod tests {
 
     #[test]
     fn without_a_discriminator_the_answer_decides() {
-        let scores = Scores { p_student: None, verdicts: vec![Verdict::Correct, Verdict::Incorrect] };
+        let scores = Scores { logits_student_is_high: None, verdicts: vec![Verdict::Correct, Verdict::Incorrect] };
         assert_eq!(rewards(&scores, WEIGHTS, SimilarityReward::Step).unwrap(), [Some(1.0), Some(0.0)]);
     }
 }

@@ -142,8 +142,8 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
             _ => None,
         };
         let sharpened = self.update_discriminator(groups)?; // 1
-        let p_student = if early.is_some() { early } else { self.score(groups)? }; // 2
-        let scores = Scores { p_student, verdicts };
+        let logits_student_is_high = if early.is_some() { early } else { self.score(groups)? }; // 2
+        let scores = Scores { logits_student_is_high, verdicts };
         let rewards = rewards(&scores, self.config.rewards, self.config.gail.similarity)?; // 3
         let group_size = self.config.groups.group_size();
         let tokens: Vec<usize> = groups.iter().flat_map(|g| &g.responses).map(|r| r.token_ids.len()).collect();
@@ -166,7 +166,7 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         match &mut self.discriminator {
             Some(discriminator) if config.gail.mode == DiscriminatorMode::Online => {
                 let rate = config.discriminator.learning_rate_at(self.step, config.total_steps);
-                let round = Round::new(mix_seed(config.seed, self.step as u64), rate);
+                let round = Round::new(mix_seed(config.seed, self.step as u64), rate).with_number(self.step as u64);
                 Ok(Some(sharpen(discriminator, &config.prompt, groups, &config.gail, round)?))
             }
             _ => Ok(None),
@@ -289,8 +289,8 @@ impl Rows<'_> {
         let summary = PolicySummary::new(rows.iter().map(|&i| &self.update.rows[i]));
         let answer = |i: &usize| self.scores.verdicts[*i].score();
         metrics.put(names.answer, mean(rows.iter().filter_map(answer)));
-        let alike = |p: &Vec<f32>| mean(rows.iter().map(|&i| if p[i] < 0.5 { 1.0 } else { 0.0 }));
-        metrics.put(names.similarity, self.scores.p_student.as_ref().and_then(alike));
+        let alike = |logits: &Vec<f32>| mean(rows.iter().map(|&i| if logits[i] < 0.0 { 1.0 } else { 0.0 }));
+        metrics.put(names.similarity, self.scores.logits_student_is_high.as_ref().and_then(alike));
         metrics.put(names.advantage, mean(rows.iter().map(|&i| self.advantages[i])));
         metrics.put(names.log_prob, summary.mean_log_prob);
         metrics.put(names.ratio, summary.mean_ratio);

@@ -1,0 +1,269 @@
+//! Training with every loss, penalty, weight and gate.
+
+mod common;
+
+use std::convert::Infallible;
+
+use burn::module::Module;
+use burn::optim::SgdConfig;
+use burn::tensor::Tensor;
+use common::{Model, adamw, input, model, origins, values};
+use proptest::prelude::*;
+use ril_gail::{
+    AccuracyGate, AuthoredBy, Discriminator, DiscriminatorObjective, DiscriminatorUpdate, GailConfig, GailError,
+    GradientPenalty, LabelSmoothing, LossConfig, PairOutcome, ReplayBuffer, ReplayConfig, Round, RowPair, RowsFromFn,
+    score_rows, update_discriminator,
+};
+
+const OBJECTIVES: [DiscriminatorObjective; 6] = [
+    DiscriminatorObjective::Bce { label_smoothing: LabelSmoothing::None },
+    DiscriminatorObjective::Bce { label_smoothing: LabelSmoothing::TwoSided { amount: 0.1 } },
+    DiscriminatorObjective::BradleyTerry,
+    DiscriminatorObjective::LeastSquares,
+    DiscriminatorObjective::Hinge,
+    DiscriminatorObjective::Relativistic,
+];
+
+/// Runs one round on `origins` with an optimizer of plain gradient steps.
+fn run(
+    origins: &[AuthoredBy],
+    teachers: &[usize],
+    pairs: Vec<RowPair>,
+    config: &GailConfig,
+) -> (Model, Result<DiscriminatorUpdate, GailError>) {
+    let rows =
+        RowsFromFn::new(origins, |rows: &[usize]| input(origins, rows)).with_teachers(teachers).with_pairs(pairs);
+    let mut optimizer = SgdConfig::new().init();
+    update_discriminator(model(3), &mut optimizer, &rows, Round::new(0, 0.2), config)
+}
+
+fn gap(one: &[f32], other: &[f32]) -> f32 {
+    one.iter().zip(other).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn every_loss_falls_on_separable_data_and_the_scores_follow() {
+    let origins = origins(12, 12);
+    for objective in OBJECTIVES {
+        let rows = RowsFromFn::new(&origins, |rows: &[usize]| input(&origins, rows));
+        let loss = LossConfig::new().with_objective(objective);
+        let config = GailConfig::new().with_updates_per_round(40).with_loss(loss);
+        let (model, update) = update_discriminator(model(1), &mut adamw(), &rows, Round::new(0, 0.02), &config);
+        let update = update.expect("healthy");
+        assert!(update.losses[39] < 0.6 * update.losses[0], "{objective:?}: {:?}", update.losses);
+        let p_student = score_rows(&model.valid(), &rows, 24).expect("finite");
+        let (students, teachers) = p_student.split_at(12);
+        // A loss on pairs promises no more than the order inside each pair.
+        assert!(
+            students.iter().zip(teachers).all(|(student, teacher)| student > teacher),
+            "{objective:?}: {p_student:?}"
+        );
+    }
+}
+
+#[test]
+fn micro_batches_do_not_change_the_step_of_any_loss() {
+    let origins = origins(5, 8);
+    // Unequal counts: students are in several pairs. One row is in none.
+    let mut pairs = RowPair::with_ties(RowPair::in_order(&origins), |student, _| student == 2);
+    pairs.truncate(7);
+    let teachers: Vec<usize> = (0..13).map(|row| row % 2).collect();
+    for objective in OBJECTIVES {
+        for gradient_penalty in [None, Some(GradientPenalty::OneCentred { weight: 0.5 })] {
+            let loss = LossConfig::new()
+                .with_objective(objective)
+                .with_score_regularizer(0.05)
+                .with_gradient_penalty(gradient_penalty)
+                .with_teacher_weights(vec![1.0, 0.25]);
+            let step = |micro_batch_rows: usize| {
+                let config = GailConfig::new().with_micro_batch_rows(micro_batch_rows).with_updates_per_round(4);
+                let (model, update) = run(&origins, &teachers, pairs.clone(), &config.with_loss(loss.clone()));
+                (values(&model), update.expect("healthy"))
+            };
+            let (whole, whole_update) = step(100);
+            for micro_batch_rows in [2, 3, 5] {
+                let (parts, update) = step(micro_batch_rows);
+                assert!(gap(&whole, &parts) < 2e-5, "{objective:?} {micro_batch_rows}: {}", gap(&whole, &parts));
+                assert!(gap(&whole_update.losses, &update.losses) < 2e-5, "{objective:?}");
+            }
+            assert!(gap(&whole, &values(&model(3))) > 1e-3, "the steps are far from nothing");
+        }
+    }
+}
+
+#[test]
+fn a_gradient_penalty_shrinks_the_head_and_is_part_of_the_loss() {
+    let origins = origins(6, 6);
+    let norm = |model: &Model| -> f32 {
+        model.valid().encoder_gradient_norm_squared().expect("a linear head").into_scalar::<f32>().sqrt()
+    };
+    let train = |gradient_penalty| {
+        let loss = LossConfig::new().with_gradient_penalty(gradient_penalty);
+        let config = GailConfig::new().with_updates_per_round(60).with_loss(loss);
+        let rows = RowsFromFn::new(&origins, |rows: &[usize]| input(&origins, rows));
+        let (model, update) = update_discriminator(model(1), &mut adamw(), &rows, Round::new(0, 0.02), &config);
+        (norm(&model), update.expect("healthy"))
+    };
+    let (free, _) = train(None);
+    let (shrunk, _) = train(Some(GradientPenalty::ZeroCentred { weight: 1.0 }));
+    let (near_one, update) = train(Some(GradientPenalty::OneCentred { weight: 10.0 }));
+    assert!(shrunk < 0.5 * free, "{shrunk} {free}");
+    assert!((near_one - 1.0).abs() < 0.2, "{near_one} {free}");
+    // The head starts at 0: the loss holds the penalty, the statistics do not.
+    assert!((update.losses[0] - update.before.loss - 10.0).abs() < 1e-3, "{:?}", update.losses);
+}
+
+/// A discriminator without a linear head.
+#[derive(Module, Debug)]
+struct Opaque {
+    inner: Model,
+}
+
+impl Discriminator for Opaque {
+    type Input = Tensor<3>;
+    type Error = GailError;
+
+    fn logits_student_is_high(&self, input: &Tensor<3>) -> Result<Tensor<1>, GailError> {
+        self.inner.logits_student_is_high(input)
+    }
+}
+
+#[test]
+fn a_penalty_without_a_closed_form_is_refused() {
+    let origins = origins(2, 2);
+    let rows = RowsFromFn::new(&origins, |rows: &[usize]| input(&origins, rows));
+    let loss = LossConfig::new().with_gradient_penalty(Some(GradientPenalty::ZeroCentred { weight: 1.0 }));
+    let config = GailConfig::new().with_loss(loss);
+    let (_, update) =
+        update_discriminator(Opaque { inner: model(1) }, &mut adamw(), &rows, Round::new(0, 0.1), &config);
+    let message = update.expect_err("no closed form").to_string();
+    assert!(message.starts_with("invalid setting: gradient_penalty: expected a discriminator with"), "{message}");
+}
+
+#[test]
+fn pairs_and_teachers_out_of_range_are_refused() {
+    let origins = origins(2, 2);
+    let pair_loss = GailConfig::new().with_loss(LossConfig::new().with_objective(DiscriminatorObjective::BradleyTerry));
+    let refused = |teachers: &[usize], pairs, config: &GailConfig| {
+        let before = values(&model(3));
+        let (model, update) = run(&origins, teachers, pairs, config);
+        assert_eq!(values(&model), before);
+        update.expect_err("must be refused")
+    };
+    assert!(matches!(refused(&[], vec![], &pair_loss), GailError::NoPairs));
+    assert!(matches!(refused(&[], vec![RowPair::new(2, 0)], &pair_loss), GailError::Pair { pair: 0, .. }));
+    let weighted = |weights| GailConfig::new().with_loss(LossConfig::new().with_teacher_weights(weights));
+    let error = refused(&[0, 0, 0, 2], vec![], &weighted(vec![1.0, 1.0]));
+    assert_eq!(error.to_string(), "teacher of row 3: expected less than 2, the number of teacher_weights, got 2");
+    assert!(matches!(refused(&[0, 0, 1, 1], vec![], &weighted(vec![1.0, 0.0])), GailError::NoWeight(_)));
+}
+
+#[test]
+fn only_tied_pairs_teach_the_relativistic_loss_to_keep_still() {
+    let origins = origins(3, 3);
+    let pairs = RowPair::in_order(&origins);
+    let loss = LossConfig::new().with_objective(DiscriminatorObjective::Relativistic);
+    let config = GailConfig::new().with_loss(loss).with_updates_per_round(3);
+    let moved = |pairs| gap(&values(&run(&origins, &[], pairs, &config).0), &values(&model(3)));
+    // All scores start at 0, where a tie is cheapest.
+    assert_eq!(moved(RowPair::with_ties(pairs.clone(), |_, _| true)), 0.0);
+    assert!(moved(pairs.clone()) > 1e-3);
+    assert_eq!(pairs[0].outcome, PairOutcome::Teacher);
+}
+
+#[test]
+fn teacher_weights_and_statistics_follow_the_teacher() {
+    let origins = origins(4, 6);
+    let teachers = [0, 0, 0, 0, 0, 1, 1, 0, 1, 1];
+    let with = |weights: Vec<f32>| {
+        let loss = LossConfig::new().with_teacher_weights(weights);
+        let (model, update) = run(&origins, &teachers, vec![], &GailConfig::new().with_loss(loss));
+        (values(&model), update.expect("healthy"))
+    };
+    let (plain, update) = with(vec![]);
+    assert_eq!(with(vec![2.0, 2.0]).0, plain, "only the ratio counts");
+    assert_ne!(with(vec![1.0, 0.0]).0, plain);
+    let of: Vec<_> = update.before_teachers.iter().map(|stats| (stats.teacher, stats.rows, stats.mean_p)).collect();
+    assert_eq!(of, [(0, 2, 0.5), (1, 4, 0.5)]);
+
+    // Weight 0 is as if the other teacher's rows alone were there.
+    let kept: Vec<usize> = (0..10).filter(|&row| row < 4 || teachers[row] == 0).collect();
+    let kept_origins: Vec<AuthoredBy> = kept.iter().map(|&row| origins[row]).collect();
+    let rows = RowsFromFn::new(&kept_origins, |picked: &[usize]| {
+        input(&origins, &picked.iter().map(|&row| kept[row]).collect::<Vec<_>>())
+    });
+    let mut optimizer = SgdConfig::new().init();
+    let (alone, _) = update_discriminator(model(3), &mut optimizer, &rows, Round::new(0, 0.2), &GailConfig::new());
+    assert!(gap(&with(vec![1.0, 0.0]).0, &values(&alone)) < 1e-5);
+}
+
+#[test]
+fn the_gate_holds_back_a_good_discriminator_after_the_warm_up() {
+    let origins = origins(8, 8);
+    let rows = RowsFromFn::new(&origins, |rows: &[usize]| input(&origins, rows));
+    let config = GailConfig::new().with_updates_per_round(30);
+    let gated = config.clone().with_accuracy_gate(Some(AccuracyGate { above: 0.9, warmup_rounds: 2 }));
+    let update = |model, number, config: &GailConfig| {
+        let round = Round::new(77, 0.02).with_number(number);
+        let (model, update) = update_discriminator(model, &mut adamw(), &rows, round, config);
+        (model, update.expect("healthy"))
+    };
+    let (model, warm) = update(model(1), 1, &gated);
+    assert_eq!((warm.steps, warm.is_gated()), (30, false), "every step is taken in the warm-up");
+    let before = values(&model);
+    let (model, held) = update(model, 2, &gated);
+    assert_eq!((held.steps, held.losses.len(), held.is_gated()), (0, 1, true));
+    assert_eq!((values(&model), held.before.balanced_accuracy()), (before, 1.0));
+    let (_, free) = update(model, 2, &config);
+    assert_eq!((free.steps, free.is_gated()), (30, false));
+
+    // A fresh one learns until it is good enough, then stops inside the round.
+    let (_, partly) = update(common::model(1), 2, &gated);
+    assert!(partly.is_gated() && partly.steps > 0 && partly.steps + 1 == partly.losses.len(), "{partly:?}");
+}
+
+#[test]
+fn replayed_rows_keep_an_old_student_known() {
+    let mut buffer = ReplayBuffer::new(ReplayConfig { ratio: 0.5, ..ReplayConfig::new(6) }).expect("valid");
+    buffer.add(100..112_usize);
+    let fresh: Vec<usize> = (0..8).collect();
+    let replayed: Vec<usize> = buffer.draw(fresh.len()).into_iter().copied().collect();
+    assert_eq!(replayed.len(), 4);
+    let students = [fresh.clone(), replayed].concat();
+    let origins = origins(students.len(), 8);
+    // Features by the number of the text, whichever round it is from.
+    let rows = RowsFromFn::new(&origins, |rows: &[usize]| {
+        let texts: Vec<usize> = rows.iter().map(|&row| students.get(row).copied().unwrap_or(row)).collect();
+        let of_text: Vec<AuthoredBy> =
+            (0..200).map(|text| if (8..100).contains(&text) { origins[19] } else { origins[0] }).collect();
+        input(&of_text, &texts)
+    });
+    let config = GailConfig::new().with_updates_per_round(30);
+    let (model, update) = update_discriminator(model(1), &mut adamw(), &rows, Round::new(0, 0.02), &config);
+    assert_eq!(update.expect("healthy").before_imitation.n_generated, 12);
+    buffer.add(fresh);
+    let p_student = score_rows(&model.valid(), &rows, 20).expect("finite");
+    assert!(p_student[..12].iter().all(|p| *p > 0.5), "{p_student:?}");
+    assert_eq!(buffer.len(), 6);
+}
+
+proptest! {
+    #[test]
+    fn the_gate_is_a_bound_with_a_warm_up(
+        above in 0.5_f32..1.0, warmup_rounds in 0_u64..9, round in 0_u64..9, accuracy in 0_f32..=1.0,
+    ) {
+        let gate = AccuracyGate { above, warmup_rounds };
+        prop_assert_eq!(gate.holds_back(round, accuracy), round >= warmup_rounds && accuracy > above);
+        let never = AccuracyGate { above: 1.0, warmup_rounds: 0 };
+        prop_assert!(!never.holds_back(round, accuracy));
+    }
+}
+
+#[test]
+fn defaults_of_the_rows_are_one_teacher_and_pairs_in_order() {
+    use ril_gail::DiscriminatorRows;
+    let origins = origins(2, 1);
+    let rows = RowsFromFn::new(&origins, |_: &[usize]| Ok::<_, Infallible>(()));
+    assert_eq!((rows.teacher_of(2), rows.pairs()), (0, vec![RowPair::new(0, 2), RowPair::new(1, 2)]));
+    assert_eq!(rows.with_teachers(&[0, 0, 3]).teacher_of(2), 3);
+}
