@@ -101,6 +101,16 @@ pub enum ModelError {
         /// Merged patches of the images placed in this row.
         image_tokens: usize,
     },
+    /// Logits from which no token can be drawn: the weights or the input broke down on the way.
+    #[error("row {row}, step {step}: {reason}")]
+    Logits {
+        /// Completion, counted over all prompts and samples.
+        row: usize,
+        /// Tokens drawn before.
+        step: usize,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The tokenizer failed.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

@@ -8,6 +8,9 @@ use crate::error::ModelError;
 /// What `config.json` says of itself, on the hub and when written by transformers.
 const MODEL_TYPE: &str = "qwen2_5_vl";
 
+/// Positions of a model whose `config.json` does not say: transformers' default for this model.
+pub(crate) const DEFAULT_MAX_POSITIONS: usize = 32_768;
+
 /// The text decoder, in Hugging Face's field names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TextConfig {
@@ -288,6 +291,15 @@ fn check_head_dim(text: &Value, config: &TextConfig) -> Result<(), ModelError> {
         let stated = stated.cloned().unwrap_or_default();
         format!("head_dim: expected hidden_size / num_attention_heads = {}, got {stated}", config.head_dim())
     })
+}
+
+/// `max_position_embeddings` of `config.json`, in either form.
+pub(crate) fn max_positions(root: &Value) -> Result<usize, ModelError> {
+    let text = root.get("text_config").filter(|t| t.is_object()).unwrap_or(root);
+    let Some(stated) = text.get("max_position_embeddings") else { return Ok(DEFAULT_MAX_POSITIONS) };
+    let positions = stated.as_u64().and_then(|positions| usize::try_from(positions).ok()).filter(|&p| p > 0);
+    positions
+        .ok_or_else(|| ModelError::Config(format!("max_position_embeddings: expected a positive number, got {stated}")))
 }
 
 fn refuse_unsupported(text: &Value, vision: &Value) -> Result<(), ModelError> {

@@ -30,7 +30,7 @@ use crate::nn::mlp::linear;
 use crate::tokenizer::TextTokenizer;
 use crate::traits::{CausalLm, ChatModel, VisionLanguageModel};
 
-use config::Qwen2_5VlConfig;
+use config::{DEFAULT_MAX_POSITIONS, Qwen2_5VlConfig, max_positions};
 use position::{Layout, continue_layout, layout};
 use processor::{ImageProcessor, NEWER_PROCESSOR_FILE};
 use prompt::expand_image_tokens;
@@ -72,6 +72,7 @@ pub struct Qwen2_5VlParts {
     pub template: ChatTemplate,
     /// Pictures to patches.
     pub processor: ImageProcessor,
+    max_positions: usize,
     stop_ids: Vec<u32>,
     forbidden_ids: Vec<u32>,
 }
@@ -87,8 +88,9 @@ impl Qwen2_5VlParts {
         template: ChatTemplate,
         processor: ImageProcessor,
     ) -> Result<Self, ModelError> {
-        let config_json = config.to_json();
-        Self { config, config_json, tokenizer, template, processor, stop_ids: vec![], forbidden_ids: vec![] }.checked()
+        let (config_json, max_positions) = (config.to_json(), DEFAULT_MAX_POSITIONS);
+        let (stop_ids, forbidden_ids) = (vec![], vec![]);
+        Self { config, config_json, tokenizer, template, processor, max_positions, stop_ids, forbidden_ids }.checked()
     }
 
     /// Reads everything but the weights of a folder.
@@ -103,7 +105,9 @@ impl Qwen2_5VlParts {
         let tokenizer = TextTokenizer::from_folder(folder)?;
         let template = ChatTemplate::from_folder(folder)?;
         let processor = ImageProcessor::from_folder(folder)?;
-        Self { config, config_json, tokenizer, template, processor, stop_ids: vec![], forbidden_ids: vec![] }
+        let max_positions = max_positions(&config_json).map_err(|error| error.in_file(&path))?;
+        let (stop_ids, forbidden_ids) = (vec![], vec![]);
+        Self { config, config_json, tokenizer, template, processor, max_positions, stop_ids, forbidden_ids }
             .checked()
             .map_err(|error| error.in_file(folder))
     }
@@ -242,6 +246,10 @@ impl Qwen2_5Vl {
 impl CausalLm for Qwen2_5Vl {
     fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor<3>, ModelError> {
         let (rows, seq) = (input.tokens.rows(), input.tokens.seq());
+        if rows == 0 || seq == 0 {
+            let got = format!("{rows} rows of {seq}");
+            return Err(ModelError::Input { what: "tokens", expected: "at least one".into(), got });
+        }
         let config = &self.parts.config;
         let layout = match &cache {
             Some(cache) if !cache.is_empty() => continue_layout(input, config, cache.next_position())?,
@@ -272,6 +280,10 @@ impl CausalLm for Qwen2_5Vl {
         let text = &self.parts.config.text;
         let shape = [rows, text.num_key_value_heads, capacity, text.head_dim()];
         KvCache::new(text.num_hidden_layers, shape, &self.device())
+    }
+
+    fn max_positions(&self) -> Option<usize> {
+        Some(self.parts.max_positions)
     }
 
     fn forbidden_ids(&self) -> &[u32] {
