@@ -43,6 +43,7 @@ mod numeric;
 mod reward;
 mod rule;
 mod sample;
+mod tokens;
 mod words;
 
 pub use choice::ChoiceMatch;
