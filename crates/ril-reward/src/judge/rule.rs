@@ -55,6 +55,14 @@ pub struct RuleJudge {
 }
 
 impl RuleJudge {
+    /// Checks the settings of the rules within, as every batch does.
+    ///
+    /// # Errors
+    /// [`RewardError::Config`](crate::RewardError::Config).
+    pub fn validate(&self) -> Result<(), crate::RewardError> {
+        self.choice.validate()
+    }
+
     /// The verdict on one sample.
     pub fn verdict(&self, sample: &Sample<'_>) -> Verdict {
         if sample.reference.trim().is_empty() {
@@ -94,7 +102,7 @@ impl RuleJudge {
     }
 }
 
-rule::impl_rule!(RuleJudge, "rule");
+rule::impl_rule!(RuleJudge, "rule", validate);
 
 /// True when the answer, or what stands behind its mark, is the reference and nothing else.
 fn repeats(response: &str, reference: &str) -> bool {
