@@ -5,7 +5,7 @@ mod common;
 use burn::module::Param;
 use burn::tensor::Device;
 use common::{Fixture, log_prob, logits};
-use ril_models::generate::{Completion, FinishReason, SamplingParams, generate};
+use ril_models::generate::{Completion, FinishReason, Sampler, SamplingParams, generate};
 use ril_models::{CausalLm, ChatModel, ModelError, ModelInput, Padding, Qwen2_5Vl, TokenBatch};
 
 /// A cached forward against a whole one.
@@ -44,6 +44,42 @@ fn log_probs_of_samples_are_those_of_a_forward_pass() {
             }
         }
     }
+}
+
+#[derive(serde::Deserialize)]
+struct Processed {
+    temperature: f32,
+    top_k: usize,
+    top_p: f32,
+    repetition_penalty: f32,
+    forbidden: Vec<u32>,
+    seen: Vec<u32>,
+    logits: Vec<f32>,
+    /// `None` where the reference leaves no probability.
+    log_probs: Vec<Option<f64>>,
+}
+
+#[test]
+fn processed_distributions_equal_the_reference() {
+    let file = std::fs::read(common::fixtures().join("sampling.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_slice(&file).unwrap();
+    let cases: Vec<Processed> = serde_json::from_value(file["cases"].clone()).unwrap();
+    assert!(cases.len() >= 20);
+    let mut largest = 0.0_f64;
+    for (index, case) in cases.into_iter().enumerate() {
+        let Processed { temperature, top_k, top_p, repetition_penalty, forbidden, seen, logits, log_probs } = case;
+        let params = SamplingParams { temperature, top_k, top_p, repetition_penalty, ..Default::default() };
+        let mut kept = Sampler::new(&params, seen, &forbidden, 0).distribution(&logits);
+        kept.sort_by_key(|(id, _)| *id);
+        let want: Vec<(u32, f64)> = (0..).zip(log_probs).filter_map(|(id, l)| Some((id, l?))).collect();
+        let ids = |kept: &[(u32, f64)]| kept.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        assert_eq!(ids(&kept), ids(&want), "case {index}");
+        for ((id, got), (_, want)) in kept.iter().zip(&want) {
+            largest = largest.max((got.ln() - want).abs());
+            assert!((got.ln() - want).abs() < 1e-5, "case {index}, token {id}: {} {want}", got.ln());
+        }
+    }
+    println!("largest difference of a processed log-prob: {largest:e}");
 }
 
 /// Lengths, the reason for the end, and the ids that may not occur.
