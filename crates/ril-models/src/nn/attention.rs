@@ -65,7 +65,7 @@ fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Option<&Tensor<4>>) ->
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Distribution};
+    use burn::tensor::{Device, TensorData};
 
     use super::*;
     use crate::nn::mask::causal_bias;
@@ -75,17 +75,21 @@ mod tests {
     const QUERIES: usize = 11;
     const KEYS: usize = 13;
 
-    fn random(shape: [usize; 4], device: &Device) -> Tensor<4> {
-        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+    /// Numbers between -2 and 2 without a pattern that blocks could follow.
+    fn scattered(shape: [usize; 4], salt: f32, device: &Device) -> Tensor<4> {
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|i: usize| 2.0 * (i as f32 * 0.71 + salt).sin()).collect();
+        Tensor::from_data(TensorData::new(values, shape), device)
     }
 
     fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
         tensor.into_data().iter::<f32>().collect()
     }
 
+    /// Products of other sizes may round differently.
     fn assert_close(a: &[f32], b: &[f32]) {
         let difference = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(a.len() == b.len() && difference < 1e-6, "{difference}");
+        assert!(a.len() == b.len() && difference < 2e-5, "{difference}");
     }
 
     #[test]
@@ -96,10 +100,10 @@ mod tests {
         let causal = causal_bias(&[&padded, &[true; KEYS]], QUERIES, &inner);
         let of_keys = crate::nn::mask::segment_bias(&[KEYS, 7], KEYS, &inner);
         for bias in [None, causal, of_keys] {
-            let q = random([ROWS, HEADS, QUERIES, 8], &device).require_grad();
-            let k = random([ROWS, 2, KEYS, 8], &device).require_grad();
-            let v = random([ROWS, 2, KEYS, 8], &device).require_grad();
-            let weight = random([ROWS, QUERIES, HEADS, 8], &inner).reshape([ROWS, QUERIES, HEADS * 8]);
+            let q = scattered([ROWS, HEADS, QUERIES, 8], 0.1, &device).require_grad();
+            let k = scattered([ROWS, 2, KEYS, 8], 1.2, &device).require_grad();
+            let v = scattered([ROWS, 2, KEYS, 8], 2.3, &device).require_grad();
+            let weight = scattered([ROWS, QUERIES, HEADS, 8], 3.4, &inner).reshape([ROWS, QUERIES, HEADS * 8]);
             let run = |score_bytes: usize| {
                 let out = in_blocks(q.clone(), k.clone(), v.clone(), bias.as_ref(), score_bytes);
                 let gradients = (out.clone() * weight.clone()).sum().backward();
