@@ -433,6 +433,26 @@ def write_golden(spec, folder, images):
     print(f"{spec.name}: {size} bytes, logits spread {spread:.2f}, greedy margin {margin}, effects {record['effects']}")
 
 
+def write_sampling(path, vocabulary=40, seed=20):
+    """What transformers' own chain of logits processors makes of random logits: the processed log-probs, -inf as null."""
+    torch.manual_seed(seed)
+    model, cases = make_model(FOLDERS[0]), []
+    for index in range(32):
+        settings = dict(
+            temperature=[1.0, 0.7, 1.6, 0.2][index % 4], top_k=[0, 5, 12, 1][index // 4 % 4], top_p=[1.0, 0.9, 0.5, 0.99][(index + index // 4) % 4],
+            repetition_penalty=[1.0, 1.3, 0.8][index % 3])
+        forbidden = [[], [3, 17]][index // 2 % 2]
+        logits, seen = torch.randn(1, vocabulary) * 3, torch.randint(vocabulary, (1, 9))
+        # top_k=0 of a GenerationConfig switches the warper off, as it does here.
+        config = transformers.GenerationConfig(do_sample=True, suppress_tokens=forbidden or None, **settings)
+        chain = model._get_logits_processor(config, input_ids_seq_length=9, logits_processor=transformers.LogitsProcessorList(), device="cpu")
+        log_probs = chain(seen, logits.clone()).log_softmax(-1)[0]
+        kept = [None if value == -torch.inf else value for value in log_probs.tolist()]
+        cases.append(dict(settings, forbidden=forbidden, seen=seen[0].tolist(), logits=logits[0].tolist(), log_probs=kept))
+    versions = {m.__name__: m.__version__ for m in (transformers, torch)}
+    path.write_text(json.dumps(dict(script="scripts/reference/qwen2_5_vl.py", seed=seed, versions=versions, cases=cases)) + "\n")
+
+
 def main():
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
     torch.set_num_threads(1)
@@ -443,6 +463,7 @@ def main():
     for spec in FOLDERS:
         write_checkpoint(spec, out / spec.name)
         write_golden(spec, out / spec.name, out / "images")
+    write_sampling(out / "sampling.json")
 
 
 if __name__ == "__main__":

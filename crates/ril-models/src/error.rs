@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// Everything that can go wrong between a folder on disk and an answer.
+///
+/// Where an error has a [`source`](std::error::Error::source), its own message does not repeat it: print the chain.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -15,7 +17,7 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// A JSON file does not parse, or lacks a field that changes the numbers.
-    #[error("{path}: not the JSON that is expected here")]
+    #[error("{path}: not the JSON expected")]
     Json {
         /// The file.
         path: PathBuf,
@@ -37,6 +39,14 @@ pub enum ModelError {
         path: PathBuf,
         /// Name as in the checkpoint.
         name: String,
+    },
+    /// The checkpoint has tensors that the model has no place for: it is one of another model.
+    #[error("{path}: {} tensors that the model does not have: {}", .names.len(), first_names(.names))]
+    UnknownTensors {
+        /// The checkpoint folder.
+        path: PathBuf,
+        /// Names as in the checkpoint.
+        names: Vec<String>,
     },
     /// A tensor has another shape than the configuration says.
     #[error("{path}: tensor {name}: expected shape {expected:?}, got {got:?}")]
@@ -91,6 +101,16 @@ pub enum ModelError {
         /// Merged patches of the images placed in this row.
         image_tokens: usize,
     },
+    /// Logits from which no token can be drawn: the weights or the input broke down on the way.
+    #[error("row {row}, step {step}: {reason}")]
+    Logits {
+        /// Completion, counted over all prompts and samples.
+        row: usize,
+        /// Tokens drawn before.
+        step: usize,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The tokenizer failed.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
@@ -116,9 +136,24 @@ impl ModelError {
         move |source| Self::Io { path, source }
     }
 
+    /// Puts the file in front of what a configuration or a template lacks; other errors have their path.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::Config(reason) => Self::Config(format!("{}: {reason}", path.display())),
+            Self::Template(reason) => Self::Template(format!("{}: {reason}", path.display())),
+            other => other,
+        }
+    }
+
     /// Attaches the path to a JSON error: `.map_err(ModelError::json(path))`.
     pub fn json(path: impl AsRef<Path>) -> impl FnOnce(serde_json::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Json { path, source }
     }
+}
+
+/// The first few of many names.
+fn first_names(names: &[String]) -> String {
+    let rest = if names.len() > 4 { ", ..." } else { "" };
+    names.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ") + rest
 }

@@ -132,7 +132,12 @@ impl TextTokenizer {
     /// # Errors
     /// [`ModelError::Io`].
     pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
-        self.files.iter().try_for_each(|(name, content)| write_atomic(&folder.join(name), content))
+        self.files().try_for_each(|(name, content)| write_atomic(&folder.join(name), content))
+    }
+
+    /// Names and contents of the files that [`Self::save`] writes.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.files.iter().map(|(name, content)| (name.as_str(), content.as_slice()))
     }
 }
 

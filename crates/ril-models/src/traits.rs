@@ -32,6 +32,11 @@ pub trait CausalLm {
     /// An empty cache for `rows` rows of at most `capacity` tokens.
     fn new_cache(&self, rows: usize, capacity: usize) -> KvCache;
 
+    /// Tokens that a row may have, prompt and completion together; `None` when any number will do.
+    fn max_positions(&self) -> Option<usize> {
+        None
+    }
+
     /// Ids that sampling must never produce (image and vision tokens).
     fn forbidden_ids(&self) -> &[u32];
 

@@ -6,43 +6,16 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
-use common::{Fixture, LOGIT_TOLERANCE, assert_close, chain, fixtures, log_prob, logits, read_checkpoint};
+use common::{
+    Fixture, LOGIT_TOLERANCE, assert_close, chain, copy, fixtures, load, log_prob, logits, read_checkpoint, read_json,
+    refusal, write_json,
+};
 use ril_models::checkpoint::{INDEX_FILE, WEIGHTS_FILE, WeightType};
 use ril_models::image::open_image;
 use ril_models::{ChatModel, Message, ModelError, ModelInput, Padding, Qwen2_5Vl, TokenBatch};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
-use tempfile::TempDir;
-
-/// A copy of a fixture's checkpoint that a test may break.
-fn copy(name: &str) -> TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(fixtures().join(name)).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
-    }
-    copy
-}
-
-fn load(folder: &Path) -> Result<Qwen2_5Vl, ModelError> {
-    Qwen2_5Vl::from_folder(folder, &Device::flex())
-}
-
-fn refusal(folder: &Path) -> ModelError {
-    match load(folder) {
-        Ok(_) => panic!("{} was accepted", folder.display()),
-        Err(error) => error,
-    }
-}
-
-fn read_json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
-fn write_json(path: &Path, value: &Value) {
-    fs::write(path, serde_json::to_vec_pretty(value).unwrap()).unwrap();
-}
 
 /// Rewrites one tensor of a weight file, or leaves it out.
 fn rewrite(file: &Path, name: &str, shape: Option<Vec<usize>>) {

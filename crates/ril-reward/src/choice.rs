@@ -1,8 +1,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::exact::Normalisation;
+use crate::letters::{Letter, first_stated, is_joined, letters};
+use crate::tokens::is_negation;
 use crate::words::{positions_of_run, words};
-use crate::{Sample, Verdict, conclusion, rule};
+use crate::{RewardError, Sample, Verdict, conclusion, rule};
 
 /// Right when the answer picks the same option of a multiple-choice question as the reference.
 ///
@@ -12,9 +14,13 @@ use crate::{Sample, Verdict, conclusion, rule};
 ///
 /// 1. the whole answer is one letter;
 /// 2. the **first** letter of its marked [`conclusion`], or the one option that the conclusion names;
-/// 3. the **last** letter written as a label (`(B)`, `[B]`, `**B**`, `B.`, `option B`, or at the very end);
-/// 4. the one option that its last sentence names;
-/// 5. the last lone capital letter, `A` and `I` excepted: they are words.
+/// 3. the **last** letter written as a label (`(B)`, `[B]`, `**B**`, `B.`, `option B`, `the correct option is B`,
+///    `B is correct`, or at the very end);
+/// 4. the one option that its last sentence names, or the only lone capital letter, `A` and `I` excepted: they are
+///    words. When the two disagree, neither.
+///
+/// Letters and options right behind a negation, and letters that are called wrong (`C and D are wrong`), do not count.
+/// A letter that is joined to another by `or`, `and`, a comma or a slash picks nothing.
 ///
 /// * Reference that is neither a letter nor an option: [`Verdict::Unparsed`], because the rule does not apply.
 /// * Answer that picks nothing: [`Verdict::Incorrect`].
@@ -43,6 +49,17 @@ impl Default for ChoiceMatch {
 }
 
 impl ChoiceMatch {
+    /// Checks the last letter, as every batch does.
+    ///
+    /// # Errors
+    /// [`RewardError::Config`] unless it is one of `B` to `Z`.
+    pub fn validate(&self) -> Result<(), RewardError> {
+        if ('B'..='Z').contains(&self.last_letter) {
+            return Ok(());
+        }
+        Err(RewardError::Config(format!("last_letter: expected B to Z, got {:?}", self.last_letter)))
+    }
+
     /// The verdict on one sample.
     pub fn verdict(&self, sample: &Sample<'_>) -> Verdict {
         match self.reference_letter(sample) {
@@ -72,15 +89,29 @@ impl ChoiceMatch {
         }
         let stated = conclusion(response);
         if stated.is_marked {
-            let first = self.letters(stated.text).into_iter().next().map(|found| found.letter);
-            if let Some(letter) = self.lone_letter(stated.text).or(first).or_else(|| named(&options, stated.text)) {
+            if let Some(letter) = self.lone_letter(stated.text) {
+                return Some(letter);
+            }
+            let letters = self.letters(stated.text);
+            if !letters.is_empty() {
+                return first_stated(&letters);
+            }
+            if let Some(letter) = named(&options, stated.text) {
                 return Some(letter);
             }
         }
-        let letters = self.letters(response);
-        let label = letters.iter().rfind(|found| found.is_label).map(|found| found.letter);
-        let word = || letters.last().map(|found| found.letter);
-        label.or_else(|| named(&options, stated.text)).or_else(word)
+        let letters: Vec<Letter> = self.letters(response).into_iter().filter(|letter| !letter.is_denied).collect();
+        if let Some(label) = letters.iter().rposition(|found| found.is_label) {
+            return (!is_joined(&letters, label)).then_some(letters[label].letter);
+        }
+        // A letter and the words of another option: two readings, and so none.
+        let mut different = letters.iter().map(|found| found.letter).collect::<Vec<_>>();
+        different.dedup();
+        match (different.as_slice(), named(&options, stated.text)) {
+            ([], name) => name,
+            ([letter], name) => name.is_none_or(|name| name == *letter).then_some(*letter),
+            _ => None,
+        }
     }
 
     /// The letter when the text is nothing but one, in any spelling.
@@ -98,30 +129,12 @@ impl ChoiceMatch {
     }
 
     fn is_option(&self, letter: char) -> bool {
-        ('A'..=self.last_letter).contains(&letter)
+        letter.is_ascii_uppercase() && letter <= self.last_letter
     }
 
     /// Lone letters of a text that can be meant as options, in order.
     fn letters(&self, text: &str) -> Vec<Letter> {
-        let mut found = Vec::new();
-        for (at, c) in text.char_indices().filter(|(_, c)| self.is_option(c.to_ascii_uppercase())) {
-            let (before, after) = (&text[..at], &text[at + 1..]);
-            let joins = |c: char| c.is_alphanumeric() || matches!(c, '\'' | '’' | '-' | '_' | '\\');
-            if before.ends_with(joins) || after.starts_with(joins) {
-                continue;
-            }
-            let is_enclosed =
-                before.ends_with(['(', '[', '{', '*']) && after.starts_with([')', ']', '}', '*', '.', ':']);
-            let word = before.trim_end().rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
-            let is_announced = ["option", "choice", "answer"].iter().any(|name| word.eq_ignore_ascii_case(name));
-            let is_closed = after.starts_with(['.', ')', ':', ']']) || after.trim().is_empty();
-            let is_label = is_enclosed || (c.is_ascii_uppercase() && (is_announced || is_closed));
-            let is_word = matches!(c, 'A' | 'I') && after.starts_with(char::is_whitespace);
-            if is_label || (c.is_ascii_uppercase() && !is_word) {
-                found.push(Letter { letter: c.to_ascii_uppercase(), is_label });
-            }
-        }
-        found
+        letters(text, |c| self.is_option(c))
     }
 
     /// The options that a question lists: the longest run of labels A, B, C, ...; the last such run if several.
@@ -165,12 +178,7 @@ impl ChoiceMatch {
     }
 }
 
-rule::impl_rule!(ChoiceMatch, "choice");
-
-struct Letter {
-    letter: char,
-    is_label: bool,
-}
+rule::impl_rule!(ChoiceMatch, "choice", validate);
 
 #[derive(Clone, Copy)]
 struct Label {
@@ -196,7 +204,12 @@ fn named(options: &[Choice<'_>], text: &str) -> Option<char> {
             offsets.filter_map(|offset| at.checked_sub(offset)).any(|start| stands_at(longer, start))
         })
     };
-    let is_named = |name: &Vec<String>| positions_of_run(&text, name).any(|at| !is_inside_longer(name, at));
+    let is_denied = |at: usize| {
+        let before = text[..at].iter().rfind(|word| !matches!(word.as_str(), "a" | "an" | "the"));
+        before.is_some_and(|word| is_negation(word))
+    };
+    let is_named =
+        |name: &Vec<String>| positions_of_run(&text, name).any(|at| !is_inside_longer(name, at) && !is_denied(at));
     let mut found = names.iter().filter(|(_, name)| is_named(name)).map(|(letter, _)| *letter);
     let letter = found.next()?;
     found.next().is_none().then_some(letter)
@@ -257,6 +270,31 @@ mod tests {
             "A is wrong. (B)",
         ] {
             assert_eq!(picked(ANIMALS, response), Some('B'), "{response:?}");
+        }
+    }
+
+    #[test]
+    fn denied_letters_and_reasons_do_not_decide() {
+        let cases = [
+            ("The correct option is B, since a cat does not bark.", Some('B')),
+            ("B is correct. C and D are wrong.", Some('B')),
+            ("The answer is not C but B.", Some('B')),
+            ("The answer must be (B), not (A).", Some('B')),
+            ("The answer to the question is B because a cat would meow", Some('B')),
+            ("The answer is not B.", None),
+            ("It is not (B).", None),
+            ("The answer is B or C", None),
+            ("The answer is (B)/(C).", None),
+            ("It is B, C", None),
+            ("(B) or (C)", None),
+            ("I think C, it is a dog", None),
+            ("B, C and D are wrong", None),
+            ("It isn't B. It's C.", Some('C')),
+            ("It is not a dog", None),
+            ("It is not a cat but a dog", Some('B')),
+        ];
+        for (response, letter) in cases {
+            assert_eq!(picked(ANIMALS, response), letter, "{response:?}");
         }
     }
 

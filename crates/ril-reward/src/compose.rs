@@ -22,7 +22,7 @@ pub struct WeightedScores<'a> {
 ///
 /// # Errors
 /// [`RewardError::Count`] for columns of different length, [`RewardError::DuplicateName`],
-/// [`RewardError::NonFiniteScore`], [`RewardError::Config`] for a weight that is not finite.
+/// [`RewardError::NonFiniteScore`] for a score or a sum, [`RewardError::Config`] for a weight that is not finite.
 ///
 /// ```
 /// use ril_reward::{WeightedScores, weighted_sum};
@@ -50,7 +50,7 @@ pub fn weighted_sum(columns: &[WeightedScores<'_>]) -> Result<Vec<Option<f32>>, 
         let terms = columns.iter().map(|column| Some(f64::from(column.weight) * f64::from(column.scores[row]?)));
         terms.sum::<Option<f64>>().map(|total| total as f32)
     };
-    Ok((0..rows).map(total).collect())
+    finite("weighted sum", (0..rows).map(total).collect())
 }
 
 /// Scores that count only where a gate is open: `R_i = gate_i * score_i`, `None` where either is.
@@ -58,19 +58,23 @@ pub fn weighted_sum(columns: &[WeightedScores<'_>]) -> Result<Vec<Option<f32>>, 
 /// Source: the judge-gated product of VARL, arXiv 2607.01181.
 ///
 /// # Errors
-/// [`RewardError::Count`] for columns of different length.
+/// [`RewardError::Count`] for columns of different length, [`RewardError::NonFiniteScore`] for a gate, a score or a
+/// product that is not finite.
 pub fn gate_scores(gate: &[Option<f32>], scores: &[Option<f32>]) -> Result<Vec<Option<f32>>, RewardError> {
     RewardError::check_count("gate", scores.len(), gate.len())?;
-    Ok(gate.iter().zip(scores).map(|(gate, score)| Some((*gate)? * (*score)?)).collect())
+    check_finite("gate", gate)?;
+    check_finite("gated score", scores)?;
+    finite("gate", gate.iter().zip(scores).map(|(gate, score)| Some((*gate)? * (*score)?)).collect())
 }
 
 /// Scores kept in `[min, max]`; `None` stays.
 ///
 /// # Errors
-/// [`RewardError::Config`] unless `min <= max`.
+/// [`RewardError::Config`] unless `min <= max`, [`RewardError::NonFiniteScore`] for a score that is not finite.
 pub fn clip_scores(scores: &[Option<f32>], min: f32, max: f32) -> Result<Vec<Option<f32>>, RewardError> {
     check_range(min, max)?;
-    Ok(scores.iter().map(|score| score.map(|score| score.clamp(min, max))).collect())
+    check_finite("clip", scores)?;
+    finite("clip", scores.iter().map(|score| score.map(|score| score.clamp(min, max))).collect())
 }
 
 fn check_weight(name: &str, weight: f32) -> Result<(), RewardError> {
@@ -85,6 +89,11 @@ fn check_range(min: f32, max: f32) -> Result<(), RewardError> {
         return Ok(());
     }
     Err(RewardError::Config(format!("clip: expected min <= max, got {min} and {max}")))
+}
+
+/// `scores`, once [`check_finite`] has passed them.
+fn finite(name: &str, scores: Vec<Option<f32>>) -> Result<Vec<Option<f32>>, RewardError> {
+    check_finite(name, &scores).map(|()| scores)
 }
 
 fn check_finite(name: &str, scores: &[Option<f32>]) -> Result<(), RewardError> {

@@ -93,7 +93,7 @@ fn is_terminator(c: char) -> bool {
 
 /// Where the first sentence of `text` ends, its full stop excluded: at a line break, or at a terminator before white
 /// space. The full stop of a lone letter (`B. Paris`) does not end a sentence unless nothing follows it.
-fn sentence_end(text: &str) -> usize {
+pub(crate) fn sentence_end(text: &str) -> usize {
     let mut word_length = 0;
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {

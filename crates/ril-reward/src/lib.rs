@@ -37,12 +37,15 @@ mod compose;
 mod conclusion;
 mod error;
 mod exact;
+mod final_number;
 pub mod judge;
+mod letters;
 mod number;
 mod numeric;
 mod reward;
 mod rule;
 mod sample;
+mod tokens;
 mod words;
 
 pub use choice::ChoiceMatch;

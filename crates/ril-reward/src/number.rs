@@ -48,7 +48,7 @@ pub fn numbers(text: &str) -> Vec<Number> {
 }
 
 /// `text` with typographic and LaTeX spellings of signs, percent and fractions in plain ASCII.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let text = text.replace('−', "-").replace('％', "%").replace("\\%", "%").replace("{,}", ",").replace("\\$", "$");
     let text = text.replace("\\dfrac{", "\\frac{").replace("\\tfrac{", "\\frac{");
     let mut parts = text.split("\\frac{");
@@ -63,7 +63,7 @@ fn plain(text: &str) -> String {
     plain
 }
 
-fn scan(text: &str) -> Vec<(Number, Range<usize>)> {
+pub(crate) fn scan(text: &str) -> Vec<(Number, Range<usize>)> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
     let mut at = 0;

@@ -1,8 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use crate::number::{Number, numbers};
-use crate::words::number_in_words;
-use crate::{Sample, Verdict, conclusion, rule};
+use crate::final_number::final_number;
+use crate::number::Number;
+use crate::{Sample, Verdict, rule};
 
 /// How far two numbers may lie apart and still agree; `a` is the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,9 +37,14 @@ pub enum PercentSign {
 
 /// Right when the final number of the answer agrees with the reference.
 ///
-/// The final number is the **last number of the [`conclusion`] that the answer marks** ("The answer is 3 + 4 = 7, see
-/// step 2." is a trap: keep marks short), else the last number of the whole answer. Where there are no digits, number
-/// words up to ninety-nine are read. Spellings: [`numbers`].
+/// The final number is the **last number of the [`conclusion`](crate::conclusion()) that the answer marks** ("The answer
+/// is 3 + 4 = 7."), else the last number of the whole answer. Left out before the last one is taken, where a number
+/// remains without them: what stands in parentheses ("12 in total (7 + 5)"), and asides behind a comma ("3, as shown in
+/// row 2"). A number behind "not" is left out; a conclusion that denies all its numbers has none.
+///
+/// Where there are no digits, number words are read: "minus five", "one hundred and five", "none" for 0. "One" is a
+/// number only where it counts ("there is one", not "which one"). Digits that a number word follows with another value
+/// ("3 million", "7, not seventeen") are two readings, and so no number. Spellings of digits: [`numbers`](crate::numbers()).
 ///
 /// * Reference that is no number: [`Verdict::Unparsed`], because the rule does not apply.
 /// * Answer without a number: [`Verdict::Incorrect`].
@@ -97,16 +102,6 @@ impl Default for NumericMatch {
 
 rule::impl_rule!(NumericMatch, "numeric");
 
-/// The number that an answer ends on: in its marked conclusion if there is one with a number, else in all of it.
-fn final_number(text: &str) -> Option<Number> {
-    let last = |text: &str| {
-        let in_words = || number_in_words(text).map(|value| Number { value, is_percent: false });
-        numbers(text).pop().or_else(in_words)
-    };
-    let stated = conclusion(text);
-    stated.is_marked.then(|| last(stated.text)).flatten().or_else(|| last(text))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -152,6 +147,60 @@ mod tests {
             ("seven", "7", true),
             ("12", "", false),
             ("12", "no idea", false),
+        ];
+        for (reference, response, is_correct) in cases {
+            let expected = Verdict::of(is_correct);
+            assert_eq!(verdict(NumericMatch::default(), reference, response), expected, "{reference:?} {response:?}");
+        }
+    }
+
+    #[test]
+    fn number_words_are_read_whole_or_not_at_all() {
+        let cases = [
+            ("1", "I cannot see which one.", false),
+            ("1", "The larger one.", false),
+            ("1", "one", true),
+            ("1", "There is one.", true),
+            ("1", "One cat", true),
+            ("1", "one hundred", false),
+            ("100", "one hundred", true),
+            ("100", "a hundred", true),
+            ("105", "It is one hundred and five.", true),
+            ("3000000", "three million", true),
+            ("5", "minus five", false),
+            ("-5", "minus five", true),
+            ("-5", "It is negative five.", true),
+            ("5", "ten minus five", true),
+            ("0", "none", true),
+            ("0", "None of them is red.", true),
+            ("0", "There are none.", true),
+            ("3", "3 million", false),
+            ("4", "The answer is five, not 4.", false),
+            ("2", "I see 2 dogs and three cats.", false),
+            ("7", "The answer is 7 (seven).", true),
+            ("7", "The answer is 7, seven in words", true),
+            ("5", "not five", false),
+        ];
+        for (reference, response, is_correct) in cases {
+            let expected = Verdict::of(is_correct);
+            assert_eq!(verdict(NumericMatch::default(), reference, response), expected, "{reference:?} {response:?}");
+        }
+    }
+
+    #[test]
+    fn asides_and_denied_numbers_do_not_decide() {
+        let cases = [
+            ("3", "The answer is 3, as shown in row 2.", true),
+            ("2", "The answer is 3, as shown in row 2.", false),
+            ("3", "The answer is 3 because row 2 says so", true),
+            ("12", "There are 12 in total (7 + 5).", true),
+            ("5", "There are 12 in total (7 + 5).", false),
+            ("12", "(12)", true),
+            ("5", "The answer is not 5.", false),
+            ("5", "There are 4. The answer is not 5.", false),
+            ("4", "The answer is not 5 but 4.", true),
+            ("4", "The answer is 4, not 5.", true),
+            ("5", "It isn't 5.", false),
         ];
         for (reference, response, is_correct) in cases {
             let expected = Verdict::of(is_correct);

@@ -26,21 +26,24 @@ where
     judge(samples, rule).iter().map(Verdict::score).collect()
 }
 
-/// Makes a type with `verdict(&self, &Sample) -> Verdict` a [`Reward`](crate::Reward) and a [`Judge`](crate::Judge).
+/// Makes a type with `verdict(&self, &Sample) -> Verdict` a [`Reward`](crate::Reward) and a [`Judge`](crate::Judge);
+/// a third argument names a method that checks its settings first.
 macro_rules! impl_rule {
-    ($rule:ty, $name:literal) => {
+    ($rule:ty, $name:literal $(, $validate:ident)?) => {
         impl $crate::Reward for $rule {
             fn name(&self) -> &str {
                 $name
             }
 
             fn score(&self, samples: &[$crate::Sample<'_>]) -> Result<Vec<Option<f32>>, $crate::RewardError> {
+                $(self.$validate()?;)?
                 Ok($crate::rule::score(samples, |sample| self.verdict(sample)))
             }
         }
 
         impl $crate::Judge for $rule {
             fn judge(&self, samples: &[$crate::Sample<'_>]) -> Result<Vec<$crate::Verdict>, $crate::RewardError> {
+                $(self.$validate()?;)?
                 Ok($crate::rule::judge(samples, |sample| self.verdict(sample)))
             }
         }

@@ -36,18 +36,92 @@ pub(crate) fn positions_of_run<'a>(text: &'a [String], run: &'a [String]) -> imp
     windows.filter(move |(_, window)| *window == run).map(|(at, _)| at)
 }
 
-/// The last number written in words, up to ninety-nine.
+/// The last number written in words, below a thousand millions. "One" counts only where a number can stand: at the
+/// start, behind a verb or a word such as "only", or as a part of a longer number.
 pub(crate) fn number_in_words(text: &str) -> Option<f64> {
     let words = words(text);
+    let mut last = None;
+    let mut at = 0;
+    while at < words.len() {
+        let (value, end) = match spelled(&words, at) {
+            Some(found) => found,
+            None => {
+                at += 1;
+                continue;
+            }
+        };
+        if !(words[at] == "one" && end == at + 1) || counts(&words, at) {
+            last = Some(signed(&words, at, value));
+        }
+        at = end;
+    }
+    last
+}
+
+/// The number that starts at `at`, and where it ends.
+fn spelled(words: &[String], at: usize) -> Option<(f64, usize)> {
+    let (mut total, mut group, mut end) = (0_u64, below_hundred(words, at), at);
+    if let Some((_, after)) = group {
+        end = after;
+    }
+    loop {
+        let (scale, word) = match words.get(end).map(String::as_str) {
+            Some("hundred") => (100, true),
+            Some("thousand") => (1_000, true),
+            Some("million") => (1_000_000, true),
+            _ => (1, false),
+        };
+        if word {
+            let value = group.map_or(1, |(value, _)| value);
+            end += 1;
+            if scale == 100 {
+                group = Some((value * 100, end));
+            } else {
+                total += value * scale;
+                group = Some((0, end));
+            }
+            continue;
+        }
+        let (value, _) = group?;
+        // Only what is smaller than the last scale can follow it: `two hundred (and) five`.
+        let behind_scale = end > at && matches!(words[end - 1].as_str(), "hundred" | "thousand" | "million");
+        let next = end + usize::from(words.get(end).is_some_and(|word| word == "and"));
+        match below_hundred(words, next).filter(|_| behind_scale) {
+            Some((more, after)) => {
+                (group, end) = (Some((value + more, after)), after);
+            }
+            None => return Some(((total + value) as f64, end)),
+        }
+    }
+}
+
+/// A number up to ninety-nine at `at`, and where it ends.
+fn below_hundred(words: &[String], at: usize) -> Option<(u64, usize)> {
     let unit = |word: &String| UNITS.iter().position(|name| name == word);
-    let tens = |word: &String| TENS.iter().position(|name| name == word).map(|index| 10 * (index + 2));
-    let last = words.iter().rposition(|word| unit(word).or_else(|| tens(word)).is_some())?;
-    let value = match unit(&words[last]) {
-        Some(ones @ 1..=9) => ones + last.checked_sub(1).and_then(|before| tens(&words[before])).unwrap_or(0),
-        Some(ones) => ones,
-        None => tens(&words[last])?,
-    };
-    u32::try_from(value).ok().map(f64::from)
+    let word = words.get(at)?;
+    if let Some(units) = unit(word) {
+        return Some((units as u64, at + 1));
+    }
+    let tens = 10 * (TENS.iter().position(|name| name == word)? as u64 + 2);
+    match words.get(at + 1).and_then(unit) {
+        Some(ones @ 1..=9) => Some((tens + ones as u64, at + 2)),
+        _ => Some((tens, at + 1)),
+    }
+}
+
+/// The value with the sign in words before it; between two numbers `minus` is no sign.
+fn signed(words: &[String], at: usize, value: f64) -> f64 {
+    let is_minus = at > 0 && matches!(words[at - 1].as_str(), "minus" | "negative");
+    let is_number = |word: &String| UNITS.contains(&word.as_str()) || TENS.contains(&word.as_str());
+    let is_between = at > 1 && is_number(&words[at - 2]);
+    if is_minus && !is_between { -value } else { value }
+}
+
+/// Whether the lone `one` at `at` is a number and not a pronoun.
+fn counts(words: &[String], at: usize) -> bool {
+    const BEFORE: &str = " is are was were be see sees saw has have contains contain only just exactly answer says equals \
+        makes gives get count counted find found total minus negative plus times or and about ";
+    at == 0 || BEFORE.split_whitespace().any(|before| before == words[at - 1])
 }
 
 #[cfg(test)]
@@ -80,6 +154,14 @@ mod tests {
             ("two or three", Some(3.0)),
             ("twenty ten", Some(10.0)),
             ("none", None),
+            ("one hundred and five", Some(105.0)),
+            ("two thousand three hundred", Some(2300.0)),
+            ("a hundred", Some(100.0)),
+            ("two and three", Some(3.0)),
+            ("minus five", Some(-5.0)),
+            ("ten minus five", Some(5.0)),
+            ("which one", None),
+            ("just one", Some(1.0)),
             ("", None),
         ];
         for (text, value) in cases {

@@ -136,6 +136,33 @@ fn broken_columns_are_refused() {
 }
 
 #[test]
+fn scores_that_are_not_finite_are_refused_wherever_they_arise() {
+    let (good, nan, huge) = ([Some(1.0), None], [Some(f32::NAN), None], [Some(f32::MAX), None]);
+    let refused = |scores: Result<Vec<Option<f32>>, RewardError>| {
+        assert!(matches!(scores, Err(RewardError::NonFiniteScore { index: 0, .. })), "{scores:?}");
+    };
+    refused(gate_scores(&nan, &good));
+    refused(gate_scores(&good, &nan));
+    refused(gate_scores(&huge, &huge));
+    refused(clip_scores(&nan, 0.0, 1.0));
+    refused(clip_scores(&[Some(f32::INFINITY), None], 0.0, 1.0));
+    refused(weighted_sum(&[WeightedScores { name: "a", weight: 2.0, scores: &huge }]));
+}
+
+#[test]
+fn a_last_letter_that_is_none_is_a_setting_to_refuse() {
+    let sample = [Sample::new("Which?\nA. é\nB. ü", "B", "Àé (B) È")];
+    for last_letter in ['é', 'A', 'a', '9', '\u{10ffff}'] {
+        let choice = ril_reward::ChoiceMatch { last_letter };
+        assert!(matches!(choice.score(&sample), Err(RewardError::Config(_))), "{last_letter}");
+        let judge = ril_reward::RuleJudge { choice, ..Default::default() };
+        assert!(matches!(judge.score(&sample), Err(RewardError::Config(_))), "{last_letter}");
+        let _ = (choice.verdict(&sample[0]), judge.verdict(&sample[0]));
+    }
+    assert_eq!(ril_reward::ChoiceMatch { last_letter: 'Z' }.score(&sample).expect("a letter"), [Some(1.0)]);
+}
+
+#[test]
 fn rewards_compose_at_run_time() {
     let samples = [Sample::new("?", "7", "7"), Sample::new("?", "7", "It is 7"), Sample::new("?", "x", "y")];
     let total = WeightedSum::new("total")

@@ -72,24 +72,24 @@ impl ChatTemplate {
     /// [`ModelError::Io`] and [`ModelError::Json`] with the path; [`ModelError::Template`] when no file has a template
     /// or it does not parse.
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
-        let tokenizer_config = read_json(&folder.join("tokenizer_config.json"))?;
+        let tokenizer_path = folder.join("tokenizer_config.json");
+        let tokenizer_config = read_json(&tokenizer_path)?;
         let jinja = folder.join(TEMPLATE_FILE);
-        let source = if let Some(bytes) = read_if_present(&jinja)? {
-            Some(String::from_utf8(bytes).map_err(|error| ModelError::Io {
-                path: jinja,
-                source: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
-            })?)
+        let (path, source) = if let Some(bytes) = read_if_present(&jinja)? {
+            let source = String::from_utf8(bytes)
+                .map_err(|error| ModelError::io(&jinja)(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
+            (jinja, source)
         } else {
-            let json = read_json(&folder.join("chat_template.json"))?;
-            [json.as_ref(), tokenizer_config.as_ref()].into_iter().flatten().find_map(template_in)
+            let json_path = folder.join("chat_template.json");
+            let json = read_json(&json_path)?;
+            let files = [(json_path, json.as_ref()), (tokenizer_path, tokenizer_config.as_ref())];
+            let found = files.into_iter().find_map(|(path, file)| Some((path, template_in(file?)?)));
+            found.ok_or_else(|| {
+                let files = format!("{TEMPLATE_FILE}, chat_template.json or a chat_template in tokenizer_config.json");
+                ModelError::Template(format!("expected {files}, got none")).in_file(folder)
+            })?
         };
-        let source = source.ok_or_else(|| {
-            ModelError::Template(format!(
-                "{}: expected {TEMPLATE_FILE}, chat_template.json or a chat_template in tokenizer_config.json, got none",
-                folder.display()
-            ))
-        })?;
-        let mut template = Self::new(source)?;
+        let mut template = Self::new(source).map_err(|error| error.in_file(&path))?;
         template.special_tokens = tokenizer_config.as_ref().map(special_tokens).unwrap_or_default();
         Ok(template)
     }
@@ -112,7 +112,13 @@ impl ChatTemplate {
     /// # Errors
     /// [`ModelError::Io`].
     pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
-        write_atomic(&folder.join(TEMPLATE_FILE), self.source.as_bytes())
+        let (name, content) = self.file();
+        write_atomic(&folder.join(name), content)
+    }
+
+    /// Name and content of the file that [`Self::save`] writes.
+    pub(crate) fn file(&self) -> (&str, &[u8]) {
+        (TEMPLATE_FILE, self.source.as_bytes())
     }
 
     fn render_as(&self, form: ContentForm, messages: &[Message], generate: bool) -> Result<String, Error> {

@@ -1,13 +1,20 @@
 //! Weights in and out of a Hugging Face folder: one safetensors file, or shards with an index.
 //!
 //! Tensors are read one at a time from the open files, so that loading needs the model's memory and one tensor more.
-//! Files are written under a temporary name and renamed when complete.
+//! Where both `model.safetensors` and an index stand in a folder, the single file is read, as transformers does.
+//!
+//! A save writes all files under temporary names and syncs them; then it removes the old weights, or their index, and
+//! renames: the shards, and last `model.safetensors` or the index. So the folder holds the old checkpoint, the new one,
+//! or none that would load, whenever the process dies.
 
 mod read;
+mod staged;
 mod write;
 
 pub use read::{WeightFiles, load_module};
+pub(crate) use staged::StagedFolder;
 pub use write::save_module;
+pub(crate) use write::{SHARD_BYTES, save_with};
 
 use rayon::prelude::*;
 

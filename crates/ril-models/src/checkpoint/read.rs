@@ -1,6 +1,6 @@
 //! Reading weights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ pub struct WeightFiles {
     folder: PathBuf,
     files: Vec<(PathBuf, File)>,
     entries: BTreeMap<String, Entry>,
+    /// Names of the tensors read so far.
+    read: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -31,15 +33,17 @@ struct Entry {
 }
 
 impl WeightFiles {
-    /// Opens the index and every shard, and checks that each is complete.
+    /// Opens `model.safetensors`, else every shard that the index names, and checks that each is complete.
     ///
     /// # Errors
     /// [`ModelError::Io`] for a file that is missing, [`ModelError::Safetensors`] for one that is truncated or
     /// malformed, [`ModelError::Json`] for a broken index.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let index = folder.join(INDEX_FILE);
-        let names = if index.exists() { shard_names(&index)? } else { vec![WEIGHTS_FILE.to_string()] };
-        let mut this = Self { folder: folder.to_path_buf(), files: Vec::new(), entries: BTreeMap::new() };
+        let is_sharded = !folder.join(WEIGHTS_FILE).exists() && index.exists();
+        let names = if is_sharded { shard_names(&index)? } else { vec![WEIGHTS_FILE.to_string()] };
+        let (files, entries, read) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+        let mut this = Self { folder: folder.to_path_buf(), files, entries, read };
         for name in names {
             this.add(folder.join(name))?;
         }
@@ -91,6 +95,19 @@ impl WeightFiles {
         self.entries.keys().map(String::as_str)
     }
 
+    /// Checks that every tensor has been read, or `may_stay` of its name.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownTensors`].
+    pub fn check_all_read(&self, may_stay: impl Fn(&str) -> bool) -> Result<(), ModelError> {
+        let names: Vec<_> = self.names().filter(|&name| !self.read.contains(name) && !may_stay(name)).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let names = names.into_iter().map(String::from).collect();
+        Err(ModelError::UnknownTensors { path: self.folder.clone(), names })
+    }
+
     /// A tensor as f32, row-major, after checking its shape.
     ///
     /// # Errors
@@ -101,6 +118,7 @@ impl WeightFiles {
             .filter_map(|name| self.entries.get_key_value(name))
             .next()
             .ok_or_else(|| ModelError::MissingTensor { path: self.folder.clone(), name: rule.name.clone() })?;
+        self.read.insert(name.clone());
         let (path, file) = &mut self.files[entry.file];
         if entry.shape != expected {
             return Err(ModelError::TensorShape {

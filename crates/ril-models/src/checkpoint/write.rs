@@ -1,31 +1,47 @@
 //! Writing weights.
 
-use std::borrow::Cow;
+use std::io::Write;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, bf16};
-use safetensors::tensor::{Dtype, View};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::{Map, Value, json};
 
+use super::staged::StagedFolder;
 use super::{INDEX_FILE, ModulePath, TensorLayout, TensorRule, WEIGHTS_FILE, WeightType, transpose};
 use crate::error::ModelError;
-use crate::files::{rename_synced, sync_file, temporary_name, write_atomic};
 
 /// Bytes above which a checkpoint is cut into shards.
-const SHARD_BYTES: usize = 5_000_000_000;
+pub(crate) const SHARD_BYTES: usize = 5_000_000_000;
+
+/// Files that say that a folder holds a whole checkpoint.
+const MARKS: [&str; 2] = [WEIGHTS_FILE, INDEX_FILE];
 
 /// Writes a module's parameters into `folder`: one file, or shards of at most 5 GB with an index.
 ///
-/// Only one tensor at a time is brought to the host.
+/// Only one tensor at a time is brought to the host. All files are written under temporary names and synced before
+/// one of them is renamed; the weights of a checkpoint that stood in the folder are removed.
 ///
 /// # Errors
-/// [`ModelError::Io`] or [`ModelError::Safetensors`]; files that were there before are untouched then.
+/// [`ModelError::Io`]. While files are written, the folder stays as it was. An error (or a crash) while they are
+/// renamed leaves a folder without `model.safetensors` and without an index, which does not load.
 pub fn save_module<M: Module>(
     module: &M,
     folder: &Path,
     dtype: WeightType,
     rule: impl Fn(&str, &str) -> TensorRule,
+) -> Result<(), ModelError> {
+    save_with(StagedFolder::new(folder)?, module, (dtype, SHARD_BYTES), rule, |_| false)
+}
+
+/// [`save_module`] together with the files staged before; `is_stale` names files that must not survive.
+pub(crate) fn save_with<M: Module>(
+    mut staged: StagedFolder,
+    module: &M,
+    (dtype, shard_bytes): (WeightType, usize),
+    rule: impl Fn(&str, &str) -> TensorRule,
+    is_stale: impl Fn(&str) -> bool,
 ) -> Result<(), ModelError> {
     let mut collector = Collector { rule, path: ModulePath::default(), tensors: Vec::new(), dtype };
     module.visit(&mut collector);
@@ -35,7 +51,7 @@ pub fn save_module<M: Module>(
     let mut filled = 0;
     for (name, tensor) in tensors {
         let bytes = tensor.data_len();
-        if filled > 0 && filled + bytes > SHARD_BYTES {
+        if filled > 0 && filled + bytes > shard_bytes {
             shards.push(Vec::new());
             filled = 0;
         }
@@ -44,10 +60,12 @@ pub fn save_module<M: Module>(
             shard.push((name, tensor));
         }
     }
-    write_shards(shards, folder)
+    stage_shards(&mut staged, shards)?;
+    let is_weights = |name: &str| name.starts_with("model") && name.ends_with(".safetensors");
+    staged.commit(&MARKS, |name| is_weights(name) || is_stale(name))
 }
 
-fn write_shards(shards: Vec<Vec<(String, StoredTensor)>>, folder: &Path) -> Result<(), ModelError> {
+fn stage_shards(staged: &mut StagedFolder, shards: Vec<Vec<(String, StoredTensor)>>) -> Result<(), ModelError> {
     let count = shards.len();
     let (mut weight_map, mut total) = (Map::new(), 0);
     for (i, shard) in shards.into_iter().enumerate() {
@@ -57,38 +75,30 @@ fn write_shards(shards: Vec<Vec<(String, StoredTensor)>>, folder: &Path) -> Resu
             total += tensor.data_len();
             weight_map.insert(name.clone(), Value::from(file.clone()));
         }
-        let path = folder.join(&file);
-        let temporary = temporary_name(&path);
-        let metadata = Some([("format".to_string(), "pt".to_string())].into());
-        let written = safetensors::serialize_to_file(shard, metadata, &temporary)
-            .map_err(|e| ModelError::Safetensors { path: path.clone(), reason: e.to_string() })
-            .and_then(|()| {
-                sync_file(&temporary).and_then(|()| rename_synced(&temporary, &path)).map_err(ModelError::io(&path))
-            });
-        if written.is_err() {
-            // The write error is the one to report.
-            let _ = std::fs::remove_file(&temporary);
-        }
-        written?;
+        staged.write(&file, |out| write_safetensors(out, shard))?;
     }
-    remove_stale(folder, &weight_map)?;
     if count > 1 {
         let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
-        write_atomic(&folder.join(INDEX_FILE), format!("{index:#}\n").as_bytes())?;
+        staged.write(INDEX_FILE, |out| writeln!(out, "{index:#}"))?;
     }
     Ok(())
 }
 
-/// Removes the weights of a checkpoint that stood in the folder before; an old index would hide the new file.
-fn remove_stale(folder: &Path, weight_map: &Map<String, Value>) -> Result<(), ModelError> {
-    for entry in std::fs::read_dir(folder).map_err(ModelError::io(folder))?.filter_map(Result::ok) {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let is_weights = name.starts_with("model") && name.ends_with(".safetensors");
-        if name == INDEX_FILE || (is_weights && !weight_map.values().any(|file| file == &Value::from(name.clone()))) {
-            std::fs::remove_file(entry.path()).map_err(ModelError::io(entry.path()))?;
-        }
-    }
-    Ok(())
+/// The bytes of `safetensors::serialize_to_file`, which would make a file that only its owner may read, unsynced.
+fn write_safetensors(out: &mut impl Write, tensors: Vec<(String, StoredTensor)>) -> std::io::Result<()> {
+    let mut offset = 0;
+    let infos = tensors.iter().map(|(name, tensor)| {
+        let data_offsets = (offset, offset + tensor.data_len());
+        offset = data_offsets.1;
+        (name.clone(), TensorInfo { dtype: tensor.dtype(), shape: tensor.shape.clone(), data_offsets })
+    });
+    let format = Some([("format".to_string(), "pt".to_string())].into());
+    let metadata = Metadata::new(format, infos.collect()).map_err(std::io::Error::other)?;
+    let mut header = serde_json::to_vec(&metadata)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    tensors.iter().try_for_each(|(_, tensor)| out.write_all(&tensor.bytes()))
 }
 
 struct Collector<R> {
@@ -131,7 +141,7 @@ struct StoredTensor {
     dtype: WeightType,
 }
 
-impl View for StoredTensor {
+impl StoredTensor {
     fn dtype(&self) -> Dtype {
         match self.dtype {
             WeightType::F32 => Dtype::F32,
@@ -139,20 +149,16 @@ impl View for StoredTensor {
         }
     }
 
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
+    fn bytes(&self) -> Vec<u8> {
         let values: Vec<f32> = self.flat.clone().cast(DType::F32).into_data().iter::<f32>().collect();
         let values = match self.layout {
             TensorLayout::AsIs => values,
             TensorLayout::Transposed | TensorLayout::Kernel(_) => transpose(&values, self.dims[0], self.dims[1]),
         };
-        Cow::Owned(match self.dtype {
+        match self.dtype {
             WeightType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             WeightType::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
-        })
+        }
     }
 
     fn data_len(&self) -> usize {

@@ -107,11 +107,12 @@ struct Open {
 
 /// Draws `params.num_samples` completions for each row of `prompts`; those of one prompt stand together.
 ///
-/// `prompts` must be padded on the left. Rows that have ended leave the batch.
+/// `prompts` must be padded on the left; no rows give no completions. Rows that have ended leave the batch.
 ///
 /// # Errors
-/// [`ModelError::Config`] for parameters out of range, [`ModelError::Input`] for right-padded prompts, and whatever
-/// the model says of its input.
+/// [`ModelError::Config`] for parameters out of range, [`ModelError::Input`] for right-padded prompts or more tokens
+/// than the model has positions for, [`ModelError::Logits`] when logits are not numbers, and whatever the model says of
+/// its input.
 pub fn generate<M: ChatModel>(
     model: &M,
     prompts: &ModelInput,
@@ -126,7 +127,10 @@ pub fn generate<M: ChatModel>(
             got: format!("row {row} that ends in padding"),
         });
     }
-    let mut cache = model.new_cache(rows, seq + params.max_new_tokens);
+    if rows == 0 {
+        return Ok(Vec::new());
+    }
+    let mut cache = model.new_cache(rows, capacity(seq, params, model.max_positions())?);
     let hidden = model.hidden_states(prompts, Some(&mut cache))?;
     let logits = last_logits(model, hidden)?;
     let owners: Vec<usize> = (0..rows).flat_map(|row| std::iter::repeat_n(row, params.num_samples)).collect();
@@ -136,7 +140,7 @@ pub fn generate<M: ChatModel>(
     if params.num_samples > 1 {
         cache = cache.select_rows(&owners);
     }
-    draw(&mut open, |i| &logits[owners[i]], model.stop_ids());
+    draw(&mut open, |i| &logits[owners[i]], model.stop_ids())?;
     loop {
         let ended: Vec<bool> = open.iter().map(|o| is_finished(o, params)).collect();
         for (row, _) in open.iter_mut().zip(&ended).filter(|(_, ended)| **ended) {
@@ -149,7 +153,7 @@ pub fn generate<M: ChatModel>(
         let new: Vec<[u32; 1]> = open.iter().map(|o| [o.completion.token_ids.last().copied().unwrap_or(0)]).collect();
         let step = ModelInput::text(TokenBatch::padded(&new, 0, Padding::Right));
         let logits = last_logits(model, model.hidden_states(&step, Some(&mut cache))?)?;
-        draw(&mut open, |i| &logits[i], model.stop_ids());
+        draw(&mut open, |i| &logits[i], model.stop_ids())?;
     }
     Ok(done.into_iter().flatten().collect())
 }
@@ -179,10 +183,17 @@ fn last_logits<M: ChatModel>(model: &M, hidden: Tensor<3>) -> Result<Vec<Vec<f32
 }
 
 /// One token more for every row that has not ended.
-fn draw<'a>(open: &mut [Open], logits: impl Fn(usize) -> &'a Vec<f32> + Sync, stop_ids: &[u32]) {
-    open.par_iter_mut().enumerate().for_each(|(i, row)| {
+fn draw<'a>(
+    open: &mut [Open],
+    logits: impl Fn(usize) -> &'a Vec<f32> + Sync,
+    stop_ids: &[u32],
+) -> Result<(), ModelError> {
+    open.par_iter_mut().enumerate().try_for_each(|(i, row)| {
         if row.completion.finish_reason == FinishReason::Stop {
-            return;
+            return Ok(());
+        }
+        if let Some(reason) = row.sampler.refusal(logits(i)) {
+            return Err(ModelError::Logits { row: row.at, step: row.completion.token_ids.len(), reason });
         }
         let drawn = row.sampler.draw(logits(i));
         row.completion.token_ids.push(drawn.token_id);
@@ -191,7 +202,22 @@ fn draw<'a>(open: &mut [Open], logits: impl Fn(usize) -> &'a Vec<f32> + Sync, st
         if stop_ids.contains(&drawn.token_id) {
             row.completion.finish_reason = FinishReason::Stop;
         }
-    });
+        Ok(())
+    })
+}
+
+/// Tokens that prompt and completion may take together.
+fn capacity(prompt: usize, params: &SamplingParams, max_positions: Option<usize>) -> Result<usize, ModelError> {
+    let most = max_positions.unwrap_or(usize::MAX);
+    let tokens = prompt.checked_add(params.max_new_tokens).filter(|&tokens| tokens <= most);
+    tokens.ok_or_else(|| ModelError::Input {
+        what: "max_new_tokens",
+        expected: format!(
+            "at most {}, the positions of the model less a prompt of {prompt}",
+            most.saturating_sub(prompt)
+        ),
+        got: params.max_new_tokens.to_string(),
+    })
 }
 
 fn is_finished(row: &Open, params: &SamplingParams) -> bool {

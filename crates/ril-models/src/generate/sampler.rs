@@ -18,8 +18,13 @@ pub struct Drawn {
     pub sampler_log_prob: f32,
 }
 
-/// Draws tokens for one row. The order of operations is that of transformers' `generate`: forbidden ids, repetition
-/// penalty, temperature, top-k, top-p.
+/// Draws tokens for one row. The order of operations is that of transformers' `generate`: repetition penalty,
+/// temperature, top-k, top-p. Forbidden ids are left out before all of them, which is the same as giving them no
+/// probability after the penalty, as transformers' `suppress_tokens` does.
+///
+/// Tokens as likely as the last one of the top k are kept, as in transformers. Of tokens that are equally likely, top-p
+/// keeps the lower ids; transformers does not define which. Sums run in f64, so that a sum within 1e-7 of `top_p` may
+/// fall on the other side than in transformers.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     params: SamplingParams,
@@ -29,6 +34,19 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// The distribution of the next draw: tokens with their probabilities, likeliest first. At temperature 0 it is one
+    /// token of probability 1.
+    #[must_use]
+    pub fn distribution(&self, logits: &[f32]) -> Vec<(u32, f64)> {
+        let candidates = self.candidates(logits);
+        if self.params.temperature == 0.0 {
+            return vec![(first_maximum(&candidates), 1.0)];
+        }
+        let (candidates, weights) = self.weighted(candidates);
+        let total: f64 = weights.iter().sum();
+        candidates.iter().zip(&weights).map(|(&(id, _), weight)| (id, weight / total)).collect()
+    }
+
     /// `stream` tells the rows of one batch apart.
     #[must_use]
     pub fn new(params: &SamplingParams, prompt: impl IntoIterator<Item = u32>, forbidden: &[u32], stream: u64) -> Self {
@@ -43,7 +61,18 @@ impl Sampler {
         }
     }
 
-    /// Draws from the logits of the next token.
+    /// Why no token can be drawn from `logits`; `None` when one can.
+    #[must_use]
+    pub fn refusal(&self, logits: &[f32]) -> Option<String> {
+        let broken = logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY);
+        if let Some(id) = broken {
+            return Some(format!("the logit of token {id} is {}", logits[id]));
+        }
+        let is_allowed = |(id, logit): (u32, &f32)| logit.is_finite() && !self.forbidden.contains(&id);
+        (!(0..).zip(logits).any(is_allowed)).then(|| "every token is forbidden or has probability 0".into())
+    }
+
+    /// Draws from the logits of the next token. Where [`Self::refusal`] has something to say, the result means nothing.
     pub fn draw(&mut self, logits: &[f32]) -> Drawn {
         let plain = log_normaliser(logits);
         let candidates = self.candidates(logits);
@@ -68,14 +97,15 @@ impl Sampler {
         .collect()
     }
 
-    fn sample(&mut self, mut candidates: Vec<(u32, f32)>) -> (u32, f32) {
-        let temperature = self.params.temperature;
-        candidates.iter_mut().for_each(|(_, logit)| *logit /= temperature);
+    /// Candidates that may be drawn, likeliest first, with their weights; the first has weight 1.
+    fn weighted(&self, mut candidates: Vec<(u32, f32)>) -> (Vec<(u32, f32)>, Vec<f64>) {
+        heat(&mut candidates, self.params.temperature);
         let by_logit = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         let top_k = self.params.top_k;
         if top_k > 0 && top_k < candidates.len() {
-            candidates.select_nth_unstable_by(top_k - 1, by_logit);
-            candidates.truncate(top_k);
+            let last = candidates.select_nth_unstable_by(top_k - 1, by_logit).1.1;
+            // As likely as the last one kept: kept too, as transformers does.
+            candidates.retain(|c| c.1 >= last);
         }
         candidates.sort_unstable_by(by_logit);
         let highest = candidates.first().map_or(0.0, |c| f64::from(c.1));
@@ -93,14 +123,32 @@ impl Sampler {
             .count()
             .max(1);
         weights.truncate(kept);
+        candidates.truncate(kept);
+        (candidates, weights)
+    }
+
+    fn sample(&mut self, candidates: Vec<(u32, f32)>) -> (u32, f32) {
+        let (candidates, weights) = self.weighted(candidates);
         let total: f64 = weights.iter().sum();
         let mut left = self.rng.random::<f64>() * total;
         let pick = weights.iter().position(|&w| {
             left -= w;
             left < 0.0
         });
-        let pick = pick.unwrap_or(kept - 1);
+        let pick = pick.unwrap_or(weights.len() - 1);
         (candidates[pick].0, (weights[pick] / total).ln() as f32)
+    }
+}
+
+/// Divides by the temperature. Where that leaves the range of f32, the maximum is subtracted first.
+fn heat(candidates: &mut [(u32, f32)], temperature: f32) {
+    let highest = candidates.iter().map(|c| c.1).fold(f32::NEG_INFINITY, f32::max);
+    let overflows = !(highest / temperature).is_finite();
+    for (_, logit) in candidates {
+        *logit = match overflows {
+            false => *logit / temperature,
+            true => ((f64::from(*logit) - f64::from(highest)) / f64::from(temperature)) as f32,
+        };
     }
 }
 
@@ -174,6 +222,35 @@ mod tests {
             let params = SamplingParams { top_p, ..Default::default() };
             assert_close(&frequencies(&params, &[], 20_000), &softmax(&keep, 1.0), 20_000);
         }
+    }
+
+    #[test]
+    fn a_tiny_temperature_is_greedy_and_its_log_probs_are_finite() {
+        for logits in [LOGITS, LOGITS.map(|l| l - 9.0), [3.0; 6]] {
+            let params = SamplingParams { temperature: 1e-40, ..Default::default() };
+            let drawn = Sampler::new(&params, [], &[], 3).draw(&logits);
+            assert!(drawn.sampler_log_prob.is_finite() && drawn.log_prob.is_finite(), "{drawn:?}");
+            assert!(logits[drawn.token_id as usize] >= logits[1], "{drawn:?}");
+        }
+    }
+
+    #[test]
+    fn logits_without_a_token_are_refused() {
+        let sampler = Sampler::new(&SamplingParams::default(), [], &[0, 1], 0);
+        assert_eq!(sampler.refusal(&LOGITS), None);
+        assert_eq!(sampler.refusal(&[0.0, 0.0, f32::NEG_INFINITY, -1e30]), None);
+        let nan = sampler.refusal(&[0.0, f32::NAN, 0.0]).unwrap();
+        assert!(nan.contains("token 1") && nan.contains("NaN"), "{nan}");
+        assert!(sampler.refusal(&[0.0, 0.0, f32::INFINITY]).is_some());
+        assert!(sampler.refusal(&[0.0, 0.0, f32::NEG_INFINITY]).unwrap().contains("forbidden"));
+        assert!(sampler.refusal(&[]).is_some());
+    }
+
+    #[test]
+    fn ties_at_the_border_of_top_k_are_kept() {
+        let params = SamplingParams { top_k: 2, ..Default::default() };
+        let kept = Sampler::new(&params, [], &[], 0).distribution(&[1.0, 2.0, 1.0, 0.0]);
+        assert_eq!(kept.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 0, 2]);
     }
 
     #[test]

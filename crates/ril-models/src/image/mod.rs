@@ -1,11 +1,13 @@
 //! Pictures from disk to 8-bit RGB, and Pillow's bicubic resize.
 
+mod jpeg;
 mod resize;
 
+use std::io::Cursor;
 use std::path::Path;
 
 pub use image::RgbImage;
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 
 use crate::error::ModelError;
 
@@ -21,20 +23,29 @@ pub use resize::resize_bicubic;
 /// PNG, BMP and lossless WebP give Pillow's bytes. JPEG and lossy WebP are decoded by other libraries than Pillow's,
 /// which the standards allow to differ by a few units a channel.
 ///
+/// A truncated file is an error, as it is in Pillow. A JPEG must hold its end marker, which Pillow can do without when
+/// all pixels are there.
+///
 /// # Errors
 /// [`ModelError::Io`] when the file cannot be opened, [`ModelError::Image`] when it cannot be decoded.
 pub fn open_image(path: &Path) -> Result<RgbImage, ModelError> {
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(ModelError::io(path))?;
-    let decoded = reader.into_decoder().and_then(|mut decoder| {
-        // A damaged EXIF block does not make the picture unreadable; Pillow ignores it too.
-        let orientation = decoder.orientation().ok();
-        let mut picture = DynamicImage::from_decoder(decoder)?;
-        if let Some(orientation) = orientation {
-            picture.apply_orientation(orientation);
-        }
-        Ok(picture)
-    });
-    decoded.map(to_rgb).map_err(|source| ModelError::Image { path: path.to_path_buf(), source })
+    let bytes = std::fs::read(path).map_err(ModelError::io(path))?;
+    decode(&bytes).map(to_rgb).map_err(|source| ModelError::Image { path: path.to_path_buf(), source })
+}
+
+fn decode(bytes: &[u8]) -> Result<DynamicImage, ImageError> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    if reader.format() == Some(ImageFormat::Jpeg) {
+        jpeg::check_complete(bytes)?;
+    }
+    let mut decoder = reader.into_decoder()?;
+    // A damaged EXIF block does not make the picture unreadable; Pillow ignores it too.
+    let orientation = decoder.orientation().ok();
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    if let Some(orientation) = orientation {
+        picture.apply_orientation(orientation);
+    }
+    Ok(picture)
 }
 
 /// Pillow's `convert("RGB")`. The image crate's own conversion rounds 16-bit samples, where Pillow truncates.

@@ -10,6 +10,7 @@ pub mod text;
 pub mod vision;
 mod weights;
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,9 +20,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Value;
 
 use crate::chat_template::{ChatTemplate, Content, Message};
-use crate::checkpoint::{WeightFiles, WeightType, load_module, save_module};
+use crate::checkpoint::{SHARD_BYTES, StagedFolder, WeightFiles, WeightType, load_module, save_with};
 use crate::error::ModelError;
-use crate::files::write_atomic;
 use crate::input::{ImageBatch, ModelInput, Padding, TokenBatch};
 use crate::nn::init::{InitialStd, init_weights};
 use crate::nn::kv_cache::KvCache;
@@ -30,9 +30,9 @@ use crate::nn::mlp::linear;
 use crate::tokenizer::TextTokenizer;
 use crate::traits::{CausalLm, ChatModel, VisionLanguageModel};
 
-use config::Qwen2_5VlConfig;
+use config::{DEFAULT_MAX_POSITIONS, Qwen2_5VlConfig, max_positions};
 use position::{Layout, continue_layout, layout};
-use processor::ImageProcessor;
+use processor::{ImageProcessor, NEWER_PROCESSOR_FILE};
 use prompt::expand_image_tokens;
 use text::{Context, TextModel, mrope_table};
 use vision::VisionTower;
@@ -72,6 +72,7 @@ pub struct Qwen2_5VlParts {
     pub template: ChatTemplate,
     /// Pictures to patches.
     pub processor: ImageProcessor,
+    max_positions: usize,
     stop_ids: Vec<u32>,
     forbidden_ids: Vec<u32>,
 }
@@ -87,8 +88,9 @@ impl Qwen2_5VlParts {
         template: ChatTemplate,
         processor: ImageProcessor,
     ) -> Result<Self, ModelError> {
-        let config_json = config.to_json();
-        Self { config, config_json, tokenizer, template, processor, stop_ids: vec![], forbidden_ids: vec![] }.checked()
+        let (config_json, max_positions) = (config.to_json(), DEFAULT_MAX_POSITIONS);
+        let (stop_ids, forbidden_ids) = (vec![], vec![]);
+        Self { config, config_json, tokenizer, template, processor, max_positions, stop_ids, forbidden_ids }.checked()
     }
 
     /// Reads everything but the weights of a folder.
@@ -99,11 +101,15 @@ impl Qwen2_5VlParts {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(ModelError::io(&path))?;
         let config_json: Value = serde_json::from_str(&text).map_err(ModelError::json(&path))?;
-        let config = Qwen2_5VlConfig::from_json(&config_json)?;
+        let config = Qwen2_5VlConfig::from_json(&config_json).map_err(|error| error.in_file(&path))?;
         let tokenizer = TextTokenizer::from_folder(folder)?;
         let template = ChatTemplate::from_folder(folder)?;
         let processor = ImageProcessor::from_folder(folder)?;
-        Self { config, config_json, tokenizer, template, processor, stop_ids: vec![], forbidden_ids: vec![] }.checked()
+        let max_positions = max_positions(&config_json).map_err(|error| error.in_file(&path))?;
+        let (stop_ids, forbidden_ids) = (vec![], vec![]);
+        Self { config, config_json, tokenizer, template, processor, max_positions, stop_ids, forbidden_ids }
+            .checked()
+            .map_err(|error| error.in_file(folder))
     }
 
     fn checked(mut self) -> Result<Self, ModelError> {
@@ -156,17 +162,26 @@ impl Qwen2_5Vl {
     pub fn from_folder(folder: &Path, device: &Device) -> Result<Self, ModelError> {
         let parts = Arc::new(Qwen2_5VlParts::from_folder(folder)?);
         let mut files = WeightFiles::open(folder)?;
-        let vision = parts.config.vision.clone();
-        load_module(Self::empty(parts, device), &mut files, |path, owner| weights::rule(path, owner, &vision))
+        let (vision, is_tied) = (parts.config.vision.clone(), parts.config.tie_word_embeddings);
+        let empty = Self::empty(parts, device);
+        let model = load_module(empty, &mut files, |path, owner| weights::rule(path, owner, &vision))?;
+        files.check_all_read(|name| weights::is_spare(name, is_tied))?;
+        Ok(model)
     }
 
-    /// Writes a folder that this crate and transformers open.
+    /// Writes a folder that this crate and transformers open, in place of a checkpoint that may stand there: see
+    /// [`checkpoint`](crate::checkpoint).
     ///
     /// # Errors
-    /// [`ModelError::Io`] with the path. Each file is complete or absent; the weights come last.
+    /// [`ModelError::Io`] with the path. A folder of before is untouched, unless renaming the finished files failed:
+    /// then it has neither `model.safetensors` nor an index, and does not load.
     pub fn save(&self, folder: &Path, dtype: WeightType) -> Result<(), ModelError> {
-        std::fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
-        let mut config = self.parts.config_json.clone();
+        self.save_in_shards(folder, dtype, SHARD_BYTES)
+    }
+
+    fn save_in_shards(&self, folder: &Path, dtype: WeightType, shard_bytes: usize) -> Result<(), ModelError> {
+        let parts = &self.parts;
+        let mut config = parts.config_json.clone();
         let name = match dtype {
             WeightType::F32 => "float32",
             WeightType::Bf16 => "bfloat16",
@@ -176,11 +191,15 @@ impl Qwen2_5Vl {
                 config[key] = Value::from(name);
             }
         }
-        write_atomic(&folder.join("config.json"), format!("{config:#}\n").as_bytes())?;
-        self.parts.tokenizer.save(folder)?;
-        self.parts.template.save(folder)?;
-        self.parts.processor.save(folder)?;
-        save_module(self, folder, dtype, |path, owner| weights::rule(path, owner, &self.parts.config.vision))
+        let mut staged = StagedFolder::new(folder)?;
+        staged.write("config.json", |out| writeln!(out, "{config:#}"))?;
+        let (template, processor) = (parts.template.file(), parts.processor.file()?);
+        let files = parts.tokenizer.files().chain([template, (processor.0, &processor.1)]);
+        for (name, content) in files {
+            staged.write(name, |out| out.write_all(content))?;
+        }
+        let rule = |path: &str, owner: &str| weights::rule(path, owner, &parts.config.vision);
+        save_with(staged, self, (dtype, shard_bytes), rule, |name| name == NEWER_PROCESSOR_FILE)
     }
 
     /// Everything beside the weights.
@@ -227,6 +246,10 @@ impl Qwen2_5Vl {
 impl CausalLm for Qwen2_5Vl {
     fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor<3>, ModelError> {
         let (rows, seq) = (input.tokens.rows(), input.tokens.seq());
+        if rows == 0 || seq == 0 {
+            let got = format!("{rows} rows of {seq}");
+            return Err(ModelError::Input { what: "tokens", expected: "at least one".into(), got });
+        }
         let config = &self.parts.config;
         let layout = match &cache {
             Some(cache) if !cache.is_empty() => continue_layout(input, config, cache.next_position())?,
@@ -257,6 +280,10 @@ impl CausalLm for Qwen2_5Vl {
         let text = &self.parts.config.text;
         let shape = [rows, text.num_key_value_heads, capacity, text.head_dim()];
         KvCache::new(text.num_hidden_layers, shape, &self.device())
+    }
+
+    fn max_positions(&self) -> Option<usize> {
+        Some(self.parts.max_positions)
     }
 
     fn forbidden_ids(&self) -> &[u32] {
@@ -310,5 +337,28 @@ impl ChatModel for Qwen2_5Vl {
 impl VisionLanguageModel for Qwen2_5Vl {
     fn image_embeddings(&self, images: &ImageBatch) -> Result<Tensor<2>, ModelError> {
         self.visual.forward(images)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{INDEX_FILE, WEIGHTS_FILE};
+
+    /// Shards over a single file, fewer shards over more, and a single file over shards.
+    #[test]
+    fn shards_replace_what_stood_there() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/qwen2_5_vl/flat");
+        let model = Qwen2_5Vl::from_folder(&fixture, &Device::flex()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for shard_bytes in [SHARD_BYTES, 20_000, 60_000, SHARD_BYTES] {
+            model.save_in_shards(folder.path(), WeightType::F32, shard_bytes).unwrap();
+            let (is_single, is_sharded) =
+                (folder.path().join(WEIGHTS_FILE).exists(), folder.path().join(INDEX_FILE).exists());
+            assert_eq!((is_single, is_sharded), (shard_bytes == SHARD_BYTES, shard_bytes < SHARD_BYTES));
+            let again = Qwen2_5Vl::from_folder(folder.path(), &Device::flex()).unwrap();
+            let weight = |model: &Qwen2_5Vl| model.visual.merger.fc2.weight.val().into_data();
+            assert_eq!(weight(&again), weight(&model));
+        }
     }
 }

@@ -22,9 +22,17 @@ pub struct Layout {
 ///
 /// # Errors
 /// [`ModelError::ImageTokens`] when the placeholders of a row are not exactly those of the images placed in it;
-/// [`ModelError::Input`] when placements name images that do not exist, or are left over.
+/// [`ModelError::Input`] when placements name images that do not exist, or are left over, or leave an image out.
 pub fn layout(input: &ModelInput, config: &Qwen2_5VlConfig) -> Result<Layout, ModelError> {
     let merge = config.vision.spatial_merge_size;
+    let count = input.images.as_ref().map_or(0, |images| images.grid_thw.len());
+    if let Some(image) = (0..count).find(|image| !input.placements.contains(image)) {
+        return Err(ModelError::Input {
+            what: "images",
+            expected: "each named by a placement".into(),
+            got: format!("image {image} of {count}, named by none"),
+        });
+    }
     let grids: Vec<GridThw> = input.images.iter().flat_map(|i| &i.grid_thw).map(|&g| merged(g, merge)).collect();
     let starts: Vec<usize> = grids
         .iter()
@@ -107,12 +115,27 @@ fn layout_row(
 /// Lays out text that continues rows which end before `next_position`.
 ///
 /// # Errors
-/// [`ModelError::ImageTokens`] when the text holds an image token: images belong to the first forward.
+/// [`ModelError::ImageTokens`] when the text holds an image token: images belong to the first forward;
+/// [`ModelError::Input`] for images, or another number of rows.
 pub fn continue_layout(
     input: &ModelInput,
     config: &Qwen2_5VlConfig,
     next_position: &[usize],
 ) -> Result<Layout, ModelError> {
+    if input.tokens.rows() != next_position.len() {
+        return Err(ModelError::Input {
+            what: "rows that continue",
+            expected: next_position.len().to_string(),
+            got: input.tokens.rows().to_string(),
+        });
+    }
+    if let Some(images) = &input.images {
+        return Err(ModelError::Input {
+            what: "images after the first forward",
+            expected: "none".into(),
+            got: images.grid_thw.len().to_string(),
+        });
+    }
     let seq = input.tokens.seq();
     let mut axis = vec![0; input.tokens.ids().len()];
     let mut next_position = next_position.to_vec();

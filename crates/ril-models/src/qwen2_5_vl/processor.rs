@@ -16,6 +16,9 @@ use super::prompt;
 pub use super::smart_resize::smart_resize;
 
 const CHANNELS: usize = 3;
+const PROCESSOR_FILE: &str = "preprocessor_config.json";
+/// Where newer checkpoints keep the same; it is read first.
+pub(crate) const NEWER_PROCESSOR_FILE: &str = "processor_config.json";
 
 /// Resizes, normalises and cuts pictures into patches as transformers' `Qwen2VLImageProcessorPil`.
 #[derive(Debug, Clone)]
@@ -107,16 +110,21 @@ impl ImageProcessor {
     /// # Errors
     /// [`ModelError::Io`].
     pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
-        let path = folder.join("preprocessor_config.json");
-        let mut json = serde_json::to_vec_pretty(&self.config).map_err(ModelError::json(&path))?;
-        json.push(b'\n');
-        write_atomic(&path, &json)?;
+        let (name, json) = self.file()?;
+        write_atomic(&folder.join(name), &json)?;
         // The newer file of an older checkpoint in this folder would be read instead.
-        let newer = folder.join("processor_config.json");
+        let newer = folder.join(NEWER_PROCESSOR_FILE);
         if newer.exists() {
             std::fs::remove_file(&newer).map_err(ModelError::io(&newer))?;
         }
         Ok(())
+    }
+
+    /// Name and content of the file that [`Self::save`] writes.
+    pub(crate) fn file(&self) -> Result<(&'static str, Vec<u8>), ModelError> {
+        let mut json = serde_json::to_vec_pretty(&self.config).map_err(ModelError::json(PROCESSOR_FILE))?;
+        json.push(b'\n');
+        Ok((PROCESSOR_FILE, json))
     }
 
     fn grid(&self, image: &RgbImage) -> Result<GridThw, ModelError> {

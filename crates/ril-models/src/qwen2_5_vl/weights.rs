@@ -31,3 +31,9 @@ fn aliases(name: &str) -> Vec<String> {
         vec![format!("language_model.{name}")]
     }
 }
+
+/// Tensors that checkpoints hold and this model does not read: a head that is tied to the embedding, and the rotary
+/// frequencies that old checkpoints store.
+pub(crate) fn is_spare(name: &str, is_tied: bool) -> bool {
+    (is_tied && matches!(name, "lm_head.weight" | "language_model.lm_head.weight")) || name.ends_with(".inv_freq")
+}

@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use ril_models::image::open_image;
-use ril_models::{CausalLm, Content, ImageBatch, Message, ModelInput, Padding, Qwen2_5Vl, Role, TokenBatch};
+use ril_models::{
+    CausalLm, Content, ImageBatch, Message, ModelError, ModelInput, Padding, Qwen2_5Vl, Role, TokenBatch,
+};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// Checkpoints of the fixture set.
 pub const FOLDERS: [&str; 4] = ["nested", "flat", "sharded", "bf16"];
@@ -276,4 +279,35 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// A copy of a fixture's checkpoint that a test may break.
+pub fn copy(name: &str) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixtures().join(name)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    copy
+}
+
+/// The model of a folder, through the public API.
+pub fn load(folder: &Path) -> Result<Qwen2_5Vl, ModelError> {
+    Qwen2_5Vl::from_folder(folder, &Device::flex())
+}
+
+/// Why a folder does not load.
+pub fn refusal(folder: &Path) -> ModelError {
+    match load(folder) {
+        Ok(_) => panic!("{} was accepted", folder.display()),
+        Err(error) => error,
+    }
+}
+
+pub fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+pub fn write_json(path: &Path, value: &Value) {
+    std::fs::write(path, serde_json::to_vec_pretty(value).unwrap()).unwrap();
 }

@@ -2,6 +2,7 @@
 
 mod cached;
 mod parse;
+mod polarity;
 mod prompt;
 mod rule;
 

@@ -1,8 +1,10 @@
 use serde::{Deserialize, Serialize};
 
-use super::Verdict;
+use super::{Verdict, polarity};
+use crate::conclusion::sentence_end;
 use crate::number::Number;
-use crate::words::{positions_of_run, words};
+use crate::tokens::{Token, runs, tokens};
+use crate::words::words;
 use crate::{ChoiceMatch, ExactMatch, Normalisation, NumericMatch, Sample, conclusion, rule};
 
 /// A judge without a model or a network: the form of the reference picks the rule.
@@ -12,12 +14,23 @@ use crate::{ChoiceMatch, ExactMatch, Normalisation, NumericMatch, Sample, conclu
 /// | an option of the question, or a lone capital letter | [`ChoiceMatch`] |
 /// | yes, no, true, false | the polarity of the answer: see below |
 /// | a number and nothing else | [`NumericMatch`] |
-/// | words | they stand in the [`conclusion`] of the answer, one after the other, not right after a negation |
+/// | words | the [`conclusion`] of the answer states them: see below |
 /// | signs only (`+`, `≥`) | [`ExactMatch`] on the conclusion |
 ///
-/// Polarity is the first of yes, no, true, false in a marked conclusion, else the first word of the answer if it is
-/// one of them, else the last one in the answer. An answer that keeps its result out of its last sentence and marks
-/// it nowhere is wrong. An empty reference is [`Verdict::Unparsed`].
+/// Whatever its form, a reference that is the whole answer, or all of it behind its mark, is right. An empty reference
+/// is [`Verdict::Unparsed`].
+///
+/// **Polarity.** Every yes, no, true and false of the marked conclusion, else of the whole answer, must say the same.
+/// `not true` says false; a `no` before a noun (`no dog`) says nothing; what is called wrong says nothing.
+///
+/// **Words.** Numbers are compared by value, and with their unit (`12cm` is `12 cm`, not `12 m`; `3.5 kg` does not hold
+/// `5 kg`). The words must stand in the conclusion one after the other, not right after a negation. A conclusion without
+/// any function word (`left right`) must be the reference and nothing more, articles aside: a list of candidates is no
+/// answer. For the same reason nothing may be joined to the reference by `or`, `and`, a comma, a slash, unless it is
+/// denied (`Paris, not Rome`) or a clause (`Paris, where I live`). A reference with a sentence end inside (`Mt. Everest`)
+/// is searched in the whole answer.
+///
+/// Where two readings of an answer disagree, it is wrong.
 ///
 /// A stand-in for the language-model judge of RIL (arXiv 2510.19307, section 3.3), for data whose references are short.
 ///
@@ -42,6 +55,14 @@ pub struct RuleJudge {
 }
 
 impl RuleJudge {
+    /// Checks the settings of the rules within, as every batch does.
+    ///
+    /// # Errors
+    /// [`RewardError::Config`](crate::RewardError::Config).
+    pub fn validate(&self) -> Result<(), crate::RewardError> {
+        self.choice.validate()
+    }
+
     /// The verdict on one sample.
     pub fn verdict(&self, sample: &Sample<'_>) -> Verdict {
         if sample.reference.trim().is_empty() {
@@ -50,23 +71,26 @@ impl RuleJudge {
         if sample.is_response_empty() {
             return Verdict::Incorrect;
         }
+        if repeats(sample.response, sample.reference) {
+            return Verdict::Correct;
+        }
         if self.is_choice(sample) {
             return self.choice.verdict(sample);
         }
-        let reference = words(sample.reference);
-        if let [word] = reference.as_slice()
-            && let Some(is_true) = polarity(word)
+        if let [word] = words(sample.reference).as_slice()
+            && let Some(is_true) = polarity::of(word)
         {
-            return Verdict::of(stated_polarity(sample.response) == Some(is_true));
+            return Verdict::of(polarity::stated(sample.response) == Some(is_true));
         }
         if Number::whole(sample.reference).is_some() {
             return self.numeric.verdict(sample);
         }
-        let stated = conclusion(sample.response).text;
-        if reference.is_empty() {
+        let reference = tokens(sample.reference);
+        if !reference.iter().any(Token::is_content) {
+            let stated = conclusion(sample.response).text;
             return ExactMatch::new(Normalisation::Folded).verdict(&Sample { response: stated, ..*sample });
         }
-        Verdict::of(affirms(&words(stated), &reference))
+        Verdict::of(says(sample.response, sample.reference, &reference))
     }
 
     /// True for an option of the question and for a lone capital letter; `a` alone may be a word.
@@ -78,34 +102,71 @@ impl RuleJudge {
     }
 }
 
-rule::impl_rule!(RuleJudge, "rule");
+rule::impl_rule!(RuleJudge, "rule", validate);
 
-fn polarity(word: &str) -> Option<bool> {
-    match word {
-        "yes" | "true" => Some(true),
-        "no" | "false" => Some(false),
-        _ => None,
-    }
+/// True when the answer, or what stands behind its mark, is the reference and nothing else.
+fn repeats(response: &str, reference: &str) -> bool {
+    let fold = |text: &str| Normalisation::Folded.apply(text);
+    let reference = fold(reference);
+    let is_same = |text: &str| !reference.is_empty() && fold(text) == reference;
+    is_same(response) || behind_mark(response).is_some_and(is_same)
 }
 
-fn stated_polarity(response: &str) -> Option<bool> {
+/// The answer from its marked conclusion on, whatever sentences follow.
+fn behind_mark(response: &str) -> Option<&str> {
     let stated = conclusion(response);
-    let first_stated = words(stated.text).iter().find_map(|word| polarity(word)).filter(|_| stated.is_marked);
-    let all = words(response);
-    let opening = || all.first().and_then(|word| polarity(word));
-    let last = || all.iter().rev().find_map(|word| polarity(word));
-    first_stated.or_else(opening).or_else(last)
+    let start = stated.text.as_ptr() as usize - response.as_ptr() as usize;
+    stated.is_marked.then(|| &response[start..])
 }
 
-/// True when `reference` stands in `stated` at least once without a negation right before it.
-fn affirms(stated: &[String], reference: &[String]) -> bool {
-    let is_negation =
-        |word: &String| matches!(word.as_str(), "not" | "no" | "never" | "isnt" | "without" | "neither" | "nor");
-    let is_article = |word: &&String| matches!(word.as_str(), "a" | "an" | "the");
-    positions_of_run(stated, reference).any(|at| {
-        let before = stated[..at].iter().rev().find(|word| !is_article(word));
-        !before.is_some_and(is_negation)
-    })
+/// True when the answer states the reference: see [`RuleJudge`].
+fn says(response: &str, reference: &str, run: &[Token]) -> bool {
+    let has_sentence_end = sentence_end(reference.trim()) < reference.trim().trim_end_matches(['.', '!', '?']).len();
+    // A conclusion ends with its sentence, so it cannot hold a reference of two.
+    let stated = match has_sentence_end {
+        true => behind_mark(response).unwrap_or(response),
+        false => conclusion(response).text,
+    };
+    let stated = tokens(stated);
+    let bare = |tokens: &[Token]| -> Vec<Token> {
+        tokens.iter().filter(|token| token.is_content() && !token.is_article()).cloned().collect()
+    };
+    if bare(&stated) == bare(run) {
+        return true;
+    }
+    let is_sentence = stated.iter().any(is_function_word);
+    let denied = |at: usize| stated[..at].iter().rev().find(|t| !t.is_article()).is_some_and(Token::is_negation);
+    let mut affirmed = runs(&stated, run).into_iter().filter(|&(at, _)| !denied(at)).peekable();
+    is_sentence && affirmed.peek().is_some() && !affirmed.any(|(at, end)| has_alternative(&stated, at, end))
+}
+
+/// True when another item is joined to the tokens `at..end`: `a cat or a dog`, `cat, dog`. A clause behind a comma
+/// (`Paris, which I know`) and a denied item (`Paris, not Rome`) are none.
+fn has_alternative(stated: &[Token], at: usize, end: usize) -> bool {
+    let after: Vec<&Token> = stated[end..].iter().filter(|token| !token.is_article()).collect();
+    let before: Vec<&Token> = stated[..at].iter().rev().filter(|token| !token.is_article()).collect();
+    is_joined(&after) || is_joined(&before)
+}
+
+/// Whether a way out of the reference, in either direction, starts with a join and an item.
+fn is_joined(way: &[&Token]) -> bool {
+    let is_word_join = |token: &Token| token.word().is_some_and(|word| matches!(word, "or" | "and"));
+    let joins = way.iter().take_while(|token| matches!(token, Token::Join) || is_word_join(token)).count();
+    let item: Vec<&&Token> = way[joins..].iter().take_while(|t| t.is_content() && !is_word_join(t)).collect();
+    let has_word_join = way[..joins].iter().any(|token| is_word_join(token));
+    // `a dog or a cat`: words right beside `or` are an item. Behind a comma alone, a clause is told by its small words.
+    let is_item = item.first().is_some_and(|first| !is_function_word(first));
+    joins > 0 && is_item && (has_word_join || !item.iter().any(|token| is_function_word(token)))
+}
+
+/// Words that make a sentence rather than name a thing.
+fn is_function_word(token: &Token) -> bool {
+    const WORDS: &str = " is are was were be it its this that these those there here i you he she we they would will can \
+        could may must should might has have had do does did say says see sees think believe answer shows show called \
+        of in on at to by for from with as so not no never but than because since if when while which who what where \
+        isnt arent wasnt im id my me your his her their our looks seems appears located stands 答案 ";
+    let is_listed = |word: &str| WORDS.split_whitespace().any(|listed| listed == word);
+    token.word().is_some_and(is_listed)
 }
 
 #[cfg(test)]
@@ -163,6 +224,82 @@ mod tests {
         }
     }
 
+    fn check(cases: &[(&str, &str, bool)]) {
+        for (reference, response, is_correct) in cases {
+            let expected = Verdict::of(*is_correct);
+            assert_eq!(verdict("What is it?", reference, response), expected, "{reference:?} {response:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_with_units_are_compared_whole() {
+        check(&[
+            ("5 kg", "It is 3.5 kg.", false),
+            ("5 kg", "It is 5 kg.", true),
+            ("3.5 kg", "3.5kg", true),
+            ("-5 °C", "It is 5 °C.", false),
+            ("-5 °C", "It is -5 °C.", true),
+            ("5 °C", "It is −5 °C.", false),
+            ("12 cm", "12cm", true),
+            ("12 cm", "It is 112 cm.", false),
+            ("1,200 m", "The height is 1200 m", true),
+        ]);
+    }
+
+    #[test]
+    fn a_reference_with_a_sentence_end_is_found() {
+        check(&[
+            ("Mt. Everest", "Mt. Everest", true),
+            ("Mt. Everest", "It is Mt. Everest.", true),
+            ("Mt. Everest", "It is not Mt. Everest.", false),
+            ("Mt. Everest", "It is Mt. Blanc.", false),
+            ("St. Louis", "The answer is St. Louis.", true),
+            ("St. Louis", "The answer is St. Paul.", false),
+            ("The answer is St. Louis.", "The answer is St. Louis.", true),
+            ("Dr. No", "I say: Dr. No!", true),
+        ]);
+    }
+
+    #[test]
+    fn a_list_of_candidates_is_no_answer() {
+        check(&[
+            ("left", "left right", false),
+            ("right", "left right", false),
+            ("left", "left", true),
+            ("left", "The answer is left right", false),
+            ("left", "left or right", false),
+            ("left", "left, right", false),
+            ("left", "It is on the left.", true),
+            ("cat", "It is a cat or a dog", false),
+            ("dog", "It is a cat or a dog", false),
+            ("cat", "It is a cat, dog", false),
+            ("cat", "It is a cat/dog", false),
+            ("dog", "It is a cat and a dog", false),
+            ("cat", "It is a cat, as it meows.", true),
+            ("cat", "A cat.", true),
+            ("cat", "It is a cat but not a dog", true),
+            ("black and white", "It is black and white.", true),
+            ("yes", "The answer is yes no", false),
+            ("no", "The answer is yes no", false),
+        ]);
+    }
+
+    #[test]
+    fn polarity_is_stated_one_way() {
+        check(&[
+            ("true", "That is not true.", false),
+            ("false", "That is not true.", true),
+            ("true", "It isn't false.", true),
+            ("yes", "Yes and no.", false),
+            ("yes", "Yes, there is no dog.", true),
+            ("yes", "Yes. On the other hand, no.", false),
+            ("no", "No, that is false.", true),
+            ("yes", "I do not know", false),
+            ("true", "The statement is true.", true),
+            ("yes", "not yes", false),
+        ]);
+    }
+
     #[test]
     fn empty_texts() {
         assert_eq!(verdict("?", "12", " "), Verdict::Incorrect);
@@ -181,7 +318,7 @@ mod tests {
 
         #[test]
         fn a_stated_reference_is_right(reference in "[b-z]{4,9}( [b-z]{4,9})?", filler in "[b-z]{2,9}") {
-            prop_assume!(words(&reference).iter().all(|word| polarity(word).is_none()));
+            prop_assume!(words(&reference).iter().all(|word| polarity::of(word).is_none()));
             let response = format!("Some {filler} first. The answer is {reference}.");
             prop_assert_eq!(verdict("What?", &reference, &response), Verdict::Correct);
         }
