@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(numbers, [PALETTE, PALETTE, PALETTE, 0, 1, 2]);
     }
 
-    /// Not only a test: `RIL_REPORT_SAMPLE=/tmp/report.html cargo test -p ril report` writes the sample for the eye.
+    /// Not only a test: `RIL_REPORT_SAMPLE=report.html cargo test -p ril report` writes the sample for the eye.
     #[test]
     fn sample_has_balanced_elements() {
         let page = render(&sample::report());
