@@ -12,7 +12,7 @@ pub enum LabelSmoothing {
     /// Student 1, teacher 0.
     #[default]
     None,
-    /// Student 1, teacher `amount`: the label of the data to imitate alone, as in arXiv 1606.03498, section 3.4.
+    /// Student 1, teacher `amount`: the label of the data to imitate alone, as in arXiv 1606.03498.
     OneSided {
         /// Distance of the label from 0.
         amount: f32,
@@ -72,7 +72,7 @@ pub enum DiscriminatorObjective {
     /// `-log sigmoid(D(teacher) - D(student))`, nats: GAD, arXiv 2511.10643. Reads no [`PairOutcome`]: a tie counts as
     /// the teacher's.
     BradleyTerry,
-    /// LSGAN, arXiv 1611.04076, Eq. 2, with the labels -1 and 1 (`a`, `b` of its Pearson choice), so that 0 decides
+    /// LSGAN, arXiv 1611.04076, with the labels -1 and 1 (`a`, `b` of its Pearson choice), so that 0 decides
     /// nothing.
     LeastSquares,
     /// Hinge, arXiv 1705.02894: rows beyond a margin of 1 give no gradient.
@@ -122,7 +122,7 @@ impl DiscriminatorObjective {
 ///
 /// The mean squared logit is balanced like the loss: half the mean over students plus half the mean over teachers, or
 /// the mean over pairs of `(l_student^2 + l_teacher^2) / 2`. It keeps scores near 0, as the drift term of arXiv
-/// 1710.10196, appendix A.1. Computed in `f32`; finite, with a finite gradient, for any `|logit|` up to 1e4.
+/// 1710.10196. Computed in `f32`; finite, with a finite gradient, for any `|logit|` up to 1e4.
 ///
 /// The [`GradientPenalty`](crate::GradientPenalty) is no sum over rows and not in here: see
 /// [`GradientPenalty::of`](crate::GradientPenalty::of).

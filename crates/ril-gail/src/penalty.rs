@@ -21,7 +21,7 @@ pub enum GradientPenalty {
         /// Finite, above 0.
         weight: f32,
     },
-    /// `weight (|g| - 1)^2`: WGAN-GP, arXiv 1704.00028, Eq. 3, whose weight is 10. `|g|` is taken as
+    /// `weight (|g| - 1)^2`: WGAN-GP, arXiv 1704.00028, whose weight is 10. `|g|` is taken as
     /// `sqrt(|g|^2 + 1e-12)`, so that its gradient at 0 is 0.
     OneCentred {
         /// Finite, above 0.

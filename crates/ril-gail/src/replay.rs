@@ -54,7 +54,7 @@ impl ReplayConfig {
 
 /// Student texts of earlier rounds, so that a discriminator does not forget what the student used to write.
 ///
-/// Source: the history of generated images of arXiv 1612.07828, section 2.3, and the generator's replay buffer of the
+/// Source: the history of generated images of arXiv 1612.07828, and the generator's replay buffer of the
 /// `imitation` library (`gen_replay_buffer_capacity`). `T` is whatever the caller's rows are built from: texts, token
 /// ids, state-action pairs.
 ///

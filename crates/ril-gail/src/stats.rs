@@ -85,7 +85,7 @@ pub fn teacher_stats(
 
 /// Expected calibration error with 10 bins of equal width: `sum_b (n_b / n) |mean p_student - share of students|`.
 ///
-/// Source: arXiv 1706.04599, Eq. 3, on the probability of the label *student* rather than on the confidence of the
+/// Source: arXiv 1706.04599, on the probability of the label *student* rather than on the confidence of the
 /// verdict. A bin holds its lower end, the last one both. In `[0, 1]`; 0 without rows. Rows of both origins count as
 /// they come: 0.5 everywhere is calibrated for equal counts alone.
 ///
