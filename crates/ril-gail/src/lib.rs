@@ -5,6 +5,14 @@
 //! similarity reward is 1 where `p_student < 0.5`. Inputs stay opaque: this crate never sees text, token ids or pixels,
 //! only a [`Discriminator`], and rows that can build its input ([`DiscriminatorRows`]).
 //!
+//! | Step | Item |
+//! |---|---|
+//! | what is minimised | [`LossConfig`]: [`DiscriminatorObjective`], regulariser, [`GradientPenalty`] |
+//! | passes of a round | [`update_discriminator`], with [`AccuracyGate`] and weights of teachers |
+//! | earlier student texts | [`ReplayBuffer`] |
+//! | logit to reward | [`SimilarityReward`]; [`teacher_like_logit`] is the one place that turns the sign |
+//! | what to log | [`DiscriminatorStats`], [`TeacherStats`], [`ImitationStats`], [`length_only_accuracy`] |
+//!
 //! One round of RIL (arXiv 2510.19307, Algorithm 2) is [`update_discriminator`], then [`score_rows`] on a no-grad view,
 //! then [`similarity_reward`]:
 //!

@@ -46,7 +46,7 @@ impl LabelSmoothing {
 /// What the discriminator minimises.
 ///
 /// Two kinds. On **rows**, with the margin `m = l` on student rows and `m = -l` on teacher rows (positive = right),
-/// where `l` is `logit_student_is_high`: the mean over students plus the mean over teachers. On **pairs**, with the margin
+/// where `l` is `logit_student_is_high`: the mean over students plus the mean over teachers. On **pairs**, with
 /// `m = l_student - l_teacher`, which is `D(teacher) - D(student)` of the papers that score the teacher high: the mean
 /// over pairs ([`RowPair`](crate::RowPair)). Means are weighted ([`DiscriminatorBatch::weighted`]).
 ///

@@ -37,7 +37,7 @@ pub trait DiscriminatorRows {
 #[derive(Clone, Debug)]
 pub struct RowsFromFn<'a, F, I> {
     origins: &'a [AuthoredBy],
-    teachers: Option<&'a [usize]>,
+    teachers: Vec<usize>,
     pairs: Option<Vec<RowPair>>,
     build: F,
     input: PhantomData<fn() -> I>,
@@ -49,14 +49,14 @@ impl<'a, F, I> RowsFromFn<'a, F, I> {
     where
         F: Fn(&[usize]) -> Result<I, E>,
     {
-        Self { origins, teachers: None, pairs: None, build, input: PhantomData }
+        Self { origins, teachers: Vec::new(), pairs: None, build, input: PhantomData }
     }
 
     /// The same rows by these teachers: an index for each row, whatever it is for rows by the student; 0 for rows
     /// beyond the end of the list.
     #[must_use]
-    pub fn with_teachers(self, teachers: &'a [usize]) -> Self {
-        Self { teachers: Some(teachers), ..self }
+    pub fn with_teachers(self, teachers: Vec<usize>) -> Self {
+        Self { teachers, ..self }
     }
 
     /// The same rows with these pairs in place of [`RowPair::in_order`].
@@ -83,7 +83,7 @@ where
     }
 
     fn teacher_of(&self, row: usize) -> usize {
-        self.teachers.and_then(|teachers| teachers.get(row)).copied().unwrap_or(0)
+        self.teachers.get(row).copied().unwrap_or(0)
     }
 
     fn pairs(&self) -> Vec<RowPair> {

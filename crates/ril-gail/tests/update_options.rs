@@ -31,8 +31,9 @@ fn run(
     pairs: Vec<RowPair>,
     config: &GailConfig,
 ) -> (Model, Result<DiscriminatorUpdate, GailError>) {
-    let rows =
-        RowsFromFn::new(origins, |rows: &[usize]| input(origins, rows)).with_teachers(teachers).with_pairs(pairs);
+    let rows = RowsFromFn::new(origins, |rows: &[usize]| input(origins, rows))
+        .with_teachers(teachers.to_vec())
+        .with_pairs(pairs);
     let mut optimizer = SgdConfig::new().init();
     update_discriminator(model(3), &mut optimizer, &rows, Round::new(0, 0.2), config)
 }
@@ -265,5 +266,5 @@ fn defaults_of_the_rows_are_one_teacher_and_pairs_in_order() {
     let origins = origins(2, 1);
     let rows = RowsFromFn::new(&origins, |_: &[usize]| Ok::<_, Infallible>(()));
     assert_eq!((rows.teacher_of(2), rows.pairs()), (0, vec![RowPair::new(0, 2), RowPair::new(1, 2)]));
-    assert_eq!(rows.with_teachers(&[0, 0, 3]).teacher_of(2), 3);
+    assert_eq!(rows.with_teachers(vec![0, 0, 3]).teacher_of(2), 3);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use ril_gail::{AuthoredBy, DiscriminatorRows, RowsFromFn, SequenceEncoder};
+use ril_gail::{AuthoredBy, DiscriminatorRows, RowPair, RowsFromFn, SequenceEncoder};
 use ril_models::{ChatModel, Content, Message, ModelInput, Role};
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +97,8 @@ impl DiscriminatorPrompt {
 /// All responses of some groups as rows for the discriminator, groups in order; each is encoded once. A special token
 /// that a response spells out is shown as plain letters: it is not to open a turn or ask for a picture.
 ///
+/// A loss on pairs compares responses to one question, and equal texts are ties.
+///
 /// # Errors
 /// The model's errors in rendering or tokenising.
 pub fn response_rows<'a, M: ChatModel>(
@@ -112,9 +114,20 @@ pub fn response_rows<'a, M: ChatModel>(
             Prompt::encode(model, &messages).map(Arc::new)
         })
         .collect::<Result<_, _>>()?;
-    Ok(RowsFromFn::new(origins, move |picked: &[usize]| {
+    let rows = RowsFromFn::new(origins, move |picked: &[usize]| {
         prompt_batch(&picked.iter().map(|&row| &rows[row]).collect::<Vec<_>>())
-    }))
+    });
+    let teacher = |origin| if let Origin::Teacher(teacher) = origin { teacher } else { 0 };
+    let teachers = groups.iter().flat_map(|g| &g.responses).map(|r| teacher(r.origin)).collect();
+    Ok(rows.with_teachers(teachers).with_pairs(response_pairs(groups)))
+}
+
+/// Students with teachers inside each group, by row; ties where both wrote the same text.
+fn response_pairs(groups: &[Group]) -> Vec<RowPair> {
+    let numbered = groups.iter().enumerate().flat_map(|(index, g)| g.responses.iter().map(move |r| (index, &r.text)));
+    let texts: Vec<(usize, &String)> = numbered.collect();
+    let pairs = RowPair::within_groups(&authors(groups), |row| texts[row].0);
+    RowPair::with_ties(pairs, |student, teacher| texts[student].1 == texts[teacher].1)
 }
 
 /// Who wrote each row of [`response_rows`], as the imitation core asks.
