@@ -6,6 +6,10 @@
 //! All episodes have 200 steps: after a fall the cart stands still until the end, so that the length of an episode,
 //! which would give the task away, says nothing. `ril-gail` gives discriminator updates and rewards, `ril-grpo`
 //! advantages and the policy loss; both know nothing of carts.
+//!
+//! The settings were chosen while watching seeds 0 to 9, the five that are shown among them, where the imitator reaches the
+//! expert's return. Of seeds 10 to 14, which they were not chosen on, four do and seed 14 stays at 0.642 of it: adversarial
+//! training is not safe against a bad start.
 
 use std::error::Error;
 
