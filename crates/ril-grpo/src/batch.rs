@@ -176,7 +176,7 @@ impl PolicyBatch {
         };
         let excluded_rows = tensors.roles.iter().filter(|role| role.ratio == RowRatio::Excluded).count();
         let excluded_tokens = tokens_of(|role| role.ratio == RowRatio::Excluded);
-        self.totals.sequences -= excluded_rows;
+        self.totals.sequences = self.totals.sequences.saturating_sub(excluded_rows);
         self.totals.tokens = self.totals.tokens.saturating_sub(excluded_tokens);
         self.totals.entropy_tokens = self.totals.entropy_tokens.saturating_sub(excluded_tokens);
         self.totals.sft_tokens += tokens_of(|role| role.origin == RowOrigin::Teacher);

@@ -45,10 +45,10 @@ impl ModuleVisitor for GradientCheck<'_> {
             self.outcome = Err(GrpoError::NoGradient { parameter, shape });
             return;
         };
-        // A sum of squares is finite only if every term is (or so large that it may as well not be).
-        let sum = gradient.cast(DType::F32).abs().max();
-        match sum.try_into_data() {
-            Ok(data) if data.iter::<f32>().all(f32::is_finite) => {}
+        // 0 unless some value is not finite. A maximum will not do: not every backend carries a NaN through it.
+        let zero = (gradient.cast(DType::F32) * 0.0).sum();
+        match zero.try_into_data() {
+            Ok(data) if data.iter::<f32>().all(|zero| zero == 0.0) => {}
             Ok(_) => self.outcome = Err(GrpoError::NonFiniteGradient { parameter, shape }),
             Err(source) => self.outcome = Err(GrpoError::DeviceRead { what: "gradient", source }),
         }
@@ -122,6 +122,22 @@ mod tests {
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let error = check_gradients(&model, &gradients).unwrap_err();
         assert_eq!(error.to_string(), "gradient of used.weight [2, 2] is not finite");
+    }
+
+    #[test]
+    fn one_gradient_that_is_not_a_number_is_found_among_others() {
+        let device = Device::flex().autodiff();
+        let model = two(&device);
+        for broken in [f32::NAN, f32::NEG_INFINITY] {
+            let input = Tensor::<2>::from_floats([[broken, 1.0]], &device);
+            let loss = model.used.forward(Tensor::<2>::ones([1, 2], &device)).sum() + model.idle.forward(input).sum();
+            let gradients = GradientsParams::from_grads(loss.backward(), &model);
+            let error = check_gradients(&model, &gradients).unwrap_err();
+            assert_eq!(error.to_string(), "gradient of idle.weight [2, 3] is not finite");
+        }
+        let huge = Tensor::<2>::full([1, 2], f32::MAX, &device);
+        let loss = model.used.forward(huge.clone()).sum() + model.idle.forward(huge).sum();
+        check_gradients(&model, &GradientsParams::from_grads(loss.backward(), &model)).unwrap();
     }
 
     #[test]

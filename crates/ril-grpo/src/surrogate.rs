@@ -67,7 +67,8 @@ pub enum Surrogate {
         max_ratio: f64,
     },
     /// `Clipped`, and for `A < 0` at most `-max_ratio A`: dual-clip PPO (arXiv 1912.09729).
-    /// In value it equals [`Surrogate::TwoSided`] with the same bound; both names are in use.
+    /// In value it equals [`Surrogate::TwoSided`] with the same bound, if that is above `1 + epsilon_high`; both names
+    /// are in use.
     DualClip {
         /// Where the ratio is clipped.
         clip: ClipRange,

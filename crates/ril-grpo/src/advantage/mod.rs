@@ -93,16 +93,19 @@ impl AdvantageEstimator {
 /// ```
 pub fn group_advantages(rewards: &[Option<f32>], group_size: usize, scale: RewardScale) -> Result<Vec<f32>, GrpoError> {
     check_groups(rewards, group_size)?;
-    let batch = Moments::of(rewards.iter().flatten().map(|&r| f64::from(r)));
-    Ok(per_group(rewards, group_size, |group, reward| {
+    let batch_std = match scale {
+        RewardScale::BatchStd => Moments::of_scored(rewards).std(),
+        RewardScale::GroupStd | RewardScale::None => None,
+    };
+    Ok(advantages(per_group(rewards, group_size, |group, reward| {
         let divisor = match scale {
             // With fewer than two members the centred reward is 0 already: any finite divisor will do.
             RewardScale::GroupStd => group.std().unwrap_or(0.0) + STD_FLOOR,
-            RewardScale::BatchStd => batch.std().unwrap_or(0.0) + STD_FLOOR,
+            RewardScale::BatchStd => batch_std.unwrap_or(0.0) + STD_FLOOR,
             RewardScale::None => 1.0,
         };
         (reward - group.mean) / divisor
-    }))
+    })))
 }
 
 /// Leave-one-out advantages: `A_i = r_i - mean of the other scored members`, which is `n / (n - 1) (r_i - mean)`.
@@ -117,10 +120,10 @@ pub fn group_advantages(rewards: &[Option<f32>], group_size: usize, scale: Rewar
 /// [`GrpoError::RaggedGroup`], [`GrpoError::NonFiniteReward`].
 pub fn leave_one_out_advantages(rewards: &[Option<f32>], group_size: usize) -> Result<Vec<f32>, GrpoError> {
     check_groups(rewards, group_size)?;
-    Ok(per_group(rewards, group_size, |group, reward| {
+    Ok(advantages(per_group(rewards, group_size, |group, reward| {
         let others = group.count - 1.0;
         if others < 1.0 { 0.0 } else { (reward - group.mean) * group.count / others }
-    }))
+    })))
 }
 
 /// `A_i = (d_i - mean(d)) / sqrt(var(d) + 1e-8)` with `d_i = r_i - group mean`; mean and (Bessel-corrected) variance
@@ -143,7 +146,7 @@ pub fn reinforce_plus_plus_advantages(
 ) -> Result<Vec<f32>, GrpoError> {
     check_shape("completion_tokens", &[rewards.len()], &[completion_tokens.len()])?;
     check_groups(rewards, group_size)?;
-    let centred: Vec<Option<f64>> = rewards.chunks(group_size).flat_map(centred).collect();
+    let centred = per_group(rewards, group_size, |group, reward| reward - group.mean);
     let weighted = || centred.iter().zip(completion_tokens).filter_map(|(d, &n)| d.map(|d| (d, n as f64)));
     let tokens: f64 = weighted().map(|(_, n)| n).sum();
     if tokens < 2.0 {
@@ -152,13 +155,7 @@ pub fn reinforce_plus_plus_advantages(
     let mean = weighted().map(|(d, n)| d * n).sum::<f64>() / tokens;
     let variance = weighted().map(|(d, n)| n * (d - mean).powi(2)).sum::<f64>() / (tokens - 1.0);
     let scale = (variance + VARIANCE_FLOOR).sqrt();
-    Ok(centred.iter().map(|d| d.map_or(0.0, |d| ((d - mean) / scale) as f32)).collect())
-}
-
-/// Rewards of one group minus their mean.
-fn centred(group: &[Option<f32>]) -> Vec<Option<f64>> {
-    let moments = Moments::of(group.iter().flatten().map(|&r| f64::from(r)));
-    group.iter().map(|reward| reward.map(|r| f64::from(r) - moments.mean)).collect()
+    Ok(advantages(centred.into_iter().map(|d| d.map(|d| (d - mean) / scale))))
 }
 
 /// Count, mean and sum of squared deviations of some values.
@@ -176,6 +173,11 @@ impl Moments {
         let mean = values.clone().sum::<f64>() / count;
         let squares = values.map(|value| (value - mean).powi(2)).sum();
         Self { count, mean, squares }
+    }
+
+    /// Of the rewards that are not `None`.
+    pub fn of_scored(rewards: &[Option<f32>]) -> Self {
+        Self::of(rewards.iter().flatten().map(|&r| f64::from(r)))
     }
 
     /// Bessel-corrected standard deviation; `None` for fewer than two values.
@@ -196,14 +198,19 @@ pub(crate) fn check_groups(rewards: &[Option<f32>], group_size: usize) -> Result
     }
 }
 
-/// One value per scored reward from it and the moments of its group; 0 for the others.
-fn per_group(rewards: &[Option<f32>], group_size: usize, value: impl Fn(&Moments, f64) -> f64) -> Vec<f32> {
-    let mut advantages = Vec::with_capacity(rewards.len());
+/// One value per scored reward from it and the moments of its group.
+fn per_group(rewards: &[Option<f32>], group_size: usize, value: impl Fn(&Moments, f64) -> f64) -> Vec<Option<f64>> {
+    let mut values = Vec::with_capacity(rewards.len());
     for group in rewards.chunks(group_size) {
-        let moments = Moments::of(group.iter().flatten().map(|&r| f64::from(r)));
-        advantages.extend(group.iter().map(|reward| reward.map_or(0.0, |r| value(&moments, f64::from(r)) as f32)));
+        let moments = Moments::of_scored(group);
+        values.extend(group.iter().map(|reward| reward.map(|r| value(&moments, f64::from(r)))));
     }
-    advantages
+    values
+}
+
+/// What was not scored gets 0.
+fn advantages(values: impl IntoIterator<Item = Option<f64>>) -> Vec<f32> {
+    values.into_iter().map(|value| value.unwrap_or(0.0) as f32).collect()
 }
 
 #[cfg(test)]

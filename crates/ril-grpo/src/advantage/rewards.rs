@@ -1,6 +1,6 @@
 //! Several rewards to one: summed then normalised, or normalised then summed.
 
-use super::{Moments, STD_FLOOR, check_groups};
+use super::{Moments, STD_FLOOR, advantages, check_groups, per_group};
 use crate::GrpoError;
 use crate::error::check_shape;
 use crate::surrogate::in_range;
@@ -59,21 +59,15 @@ pub fn sum_rewards(columns: &[RewardColumn<'_>]) -> Result<Vec<Option<f32>>, Grp
 /// lengths, [`GrpoError::Config`] for a weight that is not finite.
 pub fn normalize_then_sum(columns: &[RewardColumn<'_>], group_size: usize) -> Result<Vec<f32>, GrpoError> {
     let rows = check_columns(columns, group_size)?;
+    // A group without a deviation gives 0.
+    let normalize = |group: &Moments, r: f64| group.std().map_or(0.0, |std| (r - group.mean) / (std + STD_FLOOR));
     let normalized: Vec<Vec<Option<f64>>> =
-        columns.iter().map(|column| column.scores.chunks(group_size).flat_map(normalized_group).collect()).collect();
+        columns.iter().map(|column| per_group(column.scores, group_size, normalize)).collect();
     let sums = weighted_sums(columns, &normalized, rows);
     let moments = Moments::of(sums.iter().copied().flatten());
     // One scored row has no deviation, and no advantage.
     let Some(std) = moments.std() else { return Ok(vec![0.0; rows]) };
-    let advantage = |sum: Option<f64>| sum.map_or(0.0, |sum| ((sum - moments.mean) / (std + STD_FLOOR)) as f32);
-    Ok(sums.into_iter().map(advantage).collect())
-}
-
-/// `None` stays; a group without a deviation gives 0.
-fn normalized_group(group: &[Option<f32>]) -> Vec<Option<f64>> {
-    let moments = Moments::of(group.iter().flatten().map(|&r| f64::from(r)));
-    let normalize = |r: f32| moments.std().map_or(0.0, |std| (f64::from(r) - moments.mean) / (std + STD_FLOOR));
-    group.iter().map(|reward| reward.map(normalize)).collect()
+    Ok(advantages(sums.into_iter().map(|sum| sum.map(|sum| (sum - moments.mean) / (std + STD_FLOOR)))))
 }
 
 /// Weighted sum of each row over the columns that scored it.

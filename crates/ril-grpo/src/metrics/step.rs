@@ -153,9 +153,9 @@ impl RewardMetrics {
     /// [`GrpoError::RaggedGroup`], [`GrpoError::NonFiniteReward`].
     pub fn new(rewards: &[Option<f32>], group_size: usize) -> Result<Self, GrpoError> {
         check_groups(rewards, group_size)?;
-        let moments = |rewards: &[Option<f32>]| Moments::of(rewards.iter().flatten().map(|&r| f64::from(r)));
-        let all = moments(rewards);
-        let constant = rewards.chunks(group_size).filter(|group| moments(group).std().is_some_and(|std| std <= 1e-8));
+        let all = Moments::of_scored(rewards);
+        let is_constant = |group: &&[Option<f32>]| Moments::of_scored(group).std().is_some_and(|std| std <= 1e-8);
+        let constant = rewards.chunks(group_size).filter(is_constant);
         Ok(Self {
             mean: (all.count > 0.0).then_some(all.mean),
             std: all.std(),
