@@ -204,6 +204,13 @@ impl RilConfig {
     /// [`RilError::Config`] and the cores' own with the broken constraint.
     pub fn validate(&self) -> Result<(), RilError> {
         self.grpo.validate()?;
+        // The loop gives the loss neither entropies nor roles of rows: a supervised term would only shrink the rest.
+        let unfed = [("entropy_coefficient", self.grpo.entropy_coefficient > 0.0), ("sft", self.grpo.sft.is_some())];
+        if let Some((name, _)) = unfed.iter().find(|(_, is_set)| *is_set) {
+            return Err(RilError::Config(format!(
+                "grpo.{name}: not served by this loop; ril_grpo::policy_loss has it"
+            )));
+        }
         if self.has_discriminator() {
             self.discriminator.validate_for_discriminator(&self.gail)?;
         }
@@ -265,6 +272,17 @@ mod tests {
         threaded.discriminator.passes_at_once = 2;
         assert!(threaded.validate().unwrap_err().to_string().contains("passes_at_once"));
         threaded.without_imitation().validate().unwrap();
+    }
+
+    #[test]
+    fn terms_that_the_loop_does_not_feed_are_refused() {
+        let mut bonus = RilConfig::ril(16, 10);
+        bonus.grpo.entropy_coefficient = 0.01;
+        assert!(bonus.validate().unwrap_err().to_string().contains("entropy_coefficient"));
+        let mut supervised = RilConfig::ril(16, 10);
+        let token_weight = ril_grpo::SftTokenWeight::Uniform;
+        supervised.grpo.sft = Some(ril_grpo::SftTerm { weight: 0.5, token_weight });
+        assert!(supervised.validate().unwrap_err().to_string().contains("sft"));
     }
 
     #[test]
