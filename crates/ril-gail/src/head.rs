@@ -24,8 +24,8 @@ impl ScalarHeadConfig {
 
 /// One logit per row: `l = w . h`, in `f32` whatever the encoder computes in.
 ///
-/// Takes the place of the language-model head (`d -> vocabulary`) by a linear `d -> 1`: RIL, arXiv 2510.19307,
-/// section 3.1. No bias, like the language-model heads it replaces.
+/// Takes the place of the language-model head (`d -> vocabulary`) by a linear `d -> 1`: RIL, arXiv 2510.19307.
+/// No bias, like the language-model heads it replaces.
 #[derive(Module, Debug)]
 pub struct ScalarHead {
     linear: Linear,

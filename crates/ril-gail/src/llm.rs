@@ -5,7 +5,7 @@ use crate::{Discriminator, GailError, ScalarHead, SequenceEncoder};
 
 /// A language model as a discriminator: an encoder, and a scalar head on the **last valid token** of each row.
 ///
-/// Source: RIL, arXiv 2510.19307, section 3.1: the student's architecture and weights, its language-model head replaced
+/// Source: RIL, arXiv 2510.19307: the student's architecture and weights, its language-model head replaced
 /// by a linear `d -> 1`. A burn [`Module`], so that an optimizer can step it and `valid()` gives the no-grad view.
 ///
 /// ```

@@ -77,8 +77,8 @@ pub enum DiscriminatorObjective {
     LeastSquares,
     /// Hinge, arXiv 1705.02894: rows beyond a margin of 1 give no gradient.
     Hinge,
-    /// Relativistic standard GAN, arXiv 1807.00734, with the label 1/2 for a [`Tie`](PairOutcome::Tie) (ties as in
-    /// RARO, arXiv 2511.21667). Without ties it equals `BradleyTerry`. Nats.
+    /// Relativistic standard GAN, arXiv 1807.00734, with the label 1/2 for a [`Tie`](PairOutcome::Tie): ours, after
+    /// the tie as a third verdict in RARO, arXiv 2511.21667. Without ties it equals `BradleyTerry`. Nats.
     Relativistic,
 }
 
@@ -122,7 +122,7 @@ impl DiscriminatorObjective {
 ///
 /// The mean squared logit is balanced like the loss: half the mean over students plus half the mean over teachers, or
 /// the mean over pairs of `(l_student^2 + l_teacher^2) / 2`. It keeps scores near 0, as the drift term of arXiv
-/// 1710.10196. Computed in `f32`; finite, with a finite gradient, for any `|logit|` up to 1e4.
+/// 1710.10196, which is on real rows alone. Computed in `f32`; finite, with a finite gradient, for any `|logit|` up to 1e4.
 ///
 /// The [`GradientPenalty`](crate::GradientPenalty) is no sum over rows and not in here: see
 /// [`GradientPenalty::of`](crate::GradientPenalty::of).

@@ -43,7 +43,7 @@ pub fn teacher_like_logit(logit_student_is_high: f32) -> f64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum SimilarityReward {
-    /// `1[t > 0]`, 0 at exactly 0: RIL, arXiv 2510.19307, section 3.3 (binary beats continuous and multi-level, Fig.
+    /// `1[t > 0]`, 0 at exactly 0: RIL, arXiv 2510.19307, Eq. 2 (binary beats continuous and multi-level, Fig.
     /// 6).
     #[default]
     Step,
@@ -132,7 +132,7 @@ fn fairl(t: f64) -> f64 {
 
 /// Similarity reward: `1[p_student < 0.5]`, 1 = reads like a teacher, **0 at exactly 0.5** (strict).
 ///
-/// Source: RIL, arXiv 2510.19307, section 3.3. A discriminator that knows nothing (`p_student = 0.5`) rewards nobody;
+/// Source: RIL, arXiv 2510.19307, Eq. 2. A discriminator that knows nothing (`p_student = 0.5`) rewards nobody;
 /// so does NaN, which [`p_student`](crate::p_student) refuses before it gets here. [`SimilarityReward::Step`] is the
 /// same from the logit.
 ///

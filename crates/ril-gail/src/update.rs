@@ -18,7 +18,7 @@ use crate::{
 pub struct Round {
     /// Number of the update; with [`GailConfig::seed`] it fixes the shuffles, so that a resumed run repeats them.
     pub index: u64,
-    /// Step size given to the optimizer; 1e-6 in the loop of RIL (arXiv 2510.19307, section 4.1).
+    /// Step size given to the optimizer; 1e-6 in the loop of RIL (arXiv 2510.19307).
     pub learning_rate: f64,
     /// How many rounds came before, for [`AccuracyGate::warmup_rounds`](crate::AccuracyGate): `index`, unless
     /// [`with_number`](Self::with_number) says otherwise because the index is a hash.

@@ -12,7 +12,7 @@ use crate::LossTotals;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LossAggregation {
     /// Sum over all tokens divided by the number of trained tokens of the batch. Long completions weigh more.
-    /// Alias: DAPO (arXiv 2503.14476, Equation 8), BNPO in TRL.
+    /// Alias: DAPO (arXiv 2503.14476, Equation 8, which divides inside each group), BNPO in TRL.
     TokenMean,
     /// Mean over the tokens of a row, then over rows: each completion weighs the same.
     /// Alias: GRPO (arXiv 2402.03300, Equation 3).

@@ -52,7 +52,7 @@ pub struct GrpoConfig {
 
 impl GrpoConfig {
     /// GRPO (DeepSeekMath, arXiv 2402.03300): mean over the tokens of a row, then over rows; advantages divided by
-    /// the group's std; k3 KL with beta 0.04; clip 0.2 on both sides.
+    /// the group's std; k3 KL with beta 0.04. The clip, 0.2 on both sides, is PPO's: the paper names none.
     pub fn grpo() -> Self {
         Self::scaled(LossAggregation::SeqMeanTokenMean).with_beta(0.04)
     }
@@ -65,7 +65,7 @@ impl GrpoConfig {
         Self::new(aggregation, AdvantageEstimator::GroupMean(RewardScale::None))
     }
 
-    /// RIL (arXiv 2510.19307, Equation 2 and section 4): Dr.GRPO with beta 0.01 and clip 0.2.
+    /// RIL (arXiv 2510.19307, Equation 2 and Table 5): Dr.GRPO with beta 0.01 and clip 0.2.
     ///
     /// `max_completion_len`: longest completion the sampler may produce, in tokens, at least 1.
     pub fn ril(max_completion_len: usize) -> Self {
@@ -98,7 +98,7 @@ impl GrpoConfig {
     }
 
     /// CISPO (MiniMax-M1, arXiv 2506.13585): truncated weights on `log pi`, mean over all tokens, no KL. The bound 5 is
-    /// ScaleRL's (arXiv 2510.13786).
+    /// ScaleRL's (arXiv 2510.13786), as in TRL's recipe.
     pub fn cispo() -> Self {
         Self::bnpo().with_surrogate(Surrogate::TruncatedRatio { min_ratio: 0.0, max_ratio: 5.0 })
     }
@@ -109,9 +109,11 @@ impl GrpoConfig {
         Self::scaled(LossAggregation::SeqMeanTokenMean).with_surrogate(surrogate)
     }
 
-    /// LUSPO (arXiv 2602.05261): GSPO's ratio and clip, each sequence weighted by its length, no KL.
+    /// LUSPO (arXiv 2602.05261): GSPO's ratio, each sequence weighted by its length, clip 2e-3 below and 2.5e-3 above
+    /// (the paper's, as TRL's paper index gives them), no KL.
     pub fn luspo() -> Self {
-        Self { aggregation: LossAggregation::SeqMeanTokenSum, ..Self::gspo() }
+        let surrogate = Surrogate::Clipped(ClipRange::new(2e-3, 2.5e-3));
+        Self { aggregation: LossAggregation::SeqMeanTokenSum, ..Self::gspo().with_surrogate(surrogate) }
     }
 
     /// VESPO (arXiv 2602.10693): gamma-shaped weights of sequences on `log pi`, mean over all tokens, no KL.
@@ -133,7 +135,7 @@ impl GrpoConfig {
     }
 
     /// REINFORCE++ with a group baseline (arXiv 2501.03262): advantages whitened over the tokens of the batch, mean
-    /// over all tokens, k2 KL with beta 0.01 (ours: the paper leaves the weight open).
+    /// over all tokens, k2 KL with beta 0.01 (ours).
     pub fn reinforce_plus_plus() -> Self {
         Self::new(LossAggregation::TokenMean, AdvantageEstimator::ReinforcePlusPlus)
             .with_kl(KlEstimator::K2)

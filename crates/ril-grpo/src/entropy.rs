@@ -24,7 +24,7 @@ pub struct AdaptiveEntropy {
     pub initial: f64,
     /// Entropy to keep, nats per token, `>= 0`; 0.2 in Skywork-OR1.
     pub target: f64,
-    /// Change of the coefficient a step, `>= 0`; 0.005 in Skywork-OR1.
+    /// Change of the coefficient a step, `>= 0`; 0.005 in TRL, 1e-4 in Skywork-OR1's scripts.
     pub step: f64,
     /// Smallest coefficient, `>= 0`.
     pub min: f64,

@@ -115,7 +115,7 @@ pub use config::GrpoConfig;
 pub use entropy::{AdaptiveEntropy, EntropyController};
 pub use error::GrpoError;
 pub use kl::{KlEstimator, KlGradient};
-pub use log_probs::{gather_log_probs, selective_log_probs};
+pub use log_probs::{gather_log_probs, gather_scores, selective_log_probs, selective_scores};
 pub use loss::{PolicyLoss, policy_loss};
 pub use metrics::{
     CompletionMetrics, PolicyMetrics, PolicySummary, RewardMetrics, RowMetrics, SamplerColumns, SamplerRow,

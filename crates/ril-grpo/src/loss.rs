@@ -33,9 +33,9 @@ pub struct PolicyLoss {
 /// Every mean divides by the totals of the whole batch, so losses and gradients of micro-batches add up. Computed in
 /// `f32` whatever the type of the scores.
 ///
-/// Source: DeepSeekMath, arXiv 2402.03300, Equation 3, and the papers that the variants name. Differs from TRL 1.16
-/// and verl: log-ratios are kept in `[-20, 20]` (gradient 0 outside) and content under a false mask, NaN included,
-/// changes neither loss nor gradient. On the border of a clip, where any slope between the two branches is right, the
+/// Source: DeepSeekMath, arXiv 2402.03300, Equation 3, and the papers that the variants name. Differs from TRL 1.16:
+/// log-ratios are kept in `[-20, 20]` (gradient 0 outside), as verl keeps those of tokens. Differs from both: content
+/// under a false mask, NaN included, changes neither loss nor gradient. On the border of a clip, where any slope between the two branches is right, the
 /// gradient is that of the unclipped term (TRL's is half of it).
 ///
 /// # Shapes

@@ -1,8 +1,9 @@
-//! Log-probabilities of given tokens from hidden states or logits.
+//! Log-probabilities of given tokens, and entropies, from hidden states or logits.
 //!
-//! [`selective_log_probs`] never holds `[batch, seq, vocab]`: neither in the forward pass, where only
-//! `[chunk_tokens, vocab]` is alive, nor on the tape, where the backward pass recomputes each chunk's logits.
+//! [`selective_log_probs`] and [`selective_scores`] never hold `[batch, seq, vocab]`: neither in the forward pass,
+//! where only `[chunk_tokens, 4096]` is alive, nor on the tape, where the backward pass recomputes the logits.
 
+mod head;
 mod operator;
 mod softmax;
 
@@ -10,14 +11,21 @@ use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, Int, Tensor};
 
-use self::operator::LogProbOps;
-use crate::GrpoError;
+use self::head::HeadSettings;
+use self::operator::HeadOps;
 use crate::error::check_shape;
+use crate::{GrpoError, TokenScores};
+
+/// Tokens of the vocabulary whose logits are alive at once.
+///
+/// Small beside a language model's vocabulary, so that memory is that of the gradient of the weights; large beside
+/// the registers of a product, so that a block costs no time.
+const BLOCK_VOCAB: usize = 4096;
 
 /// `log softmax(hidden @ head_weight / temperature)[target]` for each token, chunk by chunk.
 ///
 /// A custom differentiable operator: it keeps its inputs and one log-sum-exp per token, and its backward pass
-/// recomputes each chunk's logits, with gradients to `hidden` and to `head_weight` (only where they are tracked).
+/// recomputes the logits, with gradients to `hidden` and to `head_weight` (only where they are tracked).
 /// A token whose log-probability receives no gradient adds exactly 0 to both, whatever its hidden state (NaN
 /// included). Logits are produced in the type of `hidden`, the log-softmax is `f32`. First order only.
 ///
@@ -31,14 +39,15 @@ use crate::error::check_shape;
 /// - `head_weight`: `[hidden, vocab]`, the layout of Burn's `Linear`; for a tied embedding `[vocab, hidden]` pass its
 ///   `transpose()`, a view through which the gradient flows back
 /// - `targets`: `[batch, seq]`, token ids in `0..vocab`, padding included
-/// - `chunk_tokens`: tokens whose logits are alive at once, at least 1; memory is a few times
-///   `chunk_tokens * vocab * 4` bytes
+/// - `chunk_tokens`: tokens whose logits are alive at once, at least 1. Memory beside inputs, output and gradients is
+///   a few times `(chunk_tokens + hidden) * min(vocab, 4096) * 4` bytes
 /// - `temperature`: divides the logits, finite and above 0; the one of the sampler, so that this is the distribution
 ///   sampled from
 /// - output: `[batch, seq]`, nats, `f32`
 ///
 /// # Errors
-/// [`GrpoError::Shape`]; [`GrpoError::Config`] for `chunk_tokens` or `temperature` out of range.
+/// [`GrpoError::Shape`]; [`GrpoError::Config`] for `chunk_tokens` or `temperature` out of range, and for an empty
+/// vocabulary.
 pub fn selective_log_probs(
     hidden: Tensor<3>,
     head_weight: Tensor<2>,
@@ -46,10 +55,35 @@ pub fn selective_log_probs(
     chunk_tokens: usize,
     temperature: f64,
 ) -> Result<Tensor<2>, GrpoError> {
-    let [batch, seq, width] = hidden.dims();
-    let [_, vocab] = head_weight.dims();
-    check_shape("head_weight", &[width, vocab], &head_weight.dims())?;
-    check_shape("targets", &[batch, seq], &targets.dims())?;
+    let settings = settings(chunk_tokens, temperature, false)?;
+    Ok(head_scores(hidden, head_weight, targets, settings)?.squeeze_dim(2))
+}
+
+/// As [`selective_log_probs`], with the entropy of the distribution that each token was drawn from.
+///
+/// `H = -sum_v p_v log p_v` with `p = softmax(hidden @ head_weight / temperature)`, `f32`, nats, in `[0, ln vocab]`;
+/// differentiable: `dH/dlogit_v = -p_v (log p_v + H) / temperature`. One more pass over each block of logits, no more
+/// memory of the size of the vocabulary.
+///
+/// # Shapes
+/// As [`selective_log_probs`]; both fields of the output are `[batch, seq]`.
+///
+/// # Errors
+/// Those of [`selective_log_probs`].
+pub fn selective_scores(
+    hidden: Tensor<3>,
+    head_weight: Tensor<2>,
+    targets: Tensor<2, Int>,
+    chunk_tokens: usize,
+    temperature: f64,
+) -> Result<TokenScores, GrpoError> {
+    let settings = settings(chunk_tokens, temperature, true)?;
+    let scores = head_scores(hidden, head_weight, targets, settings)?;
+    let column = |at: usize| scores.clone().slice_dim(2, at..at + 1).squeeze_dim(2);
+    Ok(TokenScores { log_probs: column(0), entropy: Some(column(1)) })
+}
+
+fn settings(chunk_tokens: usize, temperature: f64, wants_entropy: bool) -> Result<HeadSettings, GrpoError> {
     if chunk_tokens == 0 {
         let message = "chunk_tokens: expected at least 1, got 0";
         return Err(GrpoError::Config(message.into()));
@@ -58,24 +92,41 @@ pub fn selective_log_probs(
         let message = format!("temperature: expected a finite value above 0, got {temperature}");
         return Err(GrpoError::Config(message));
     }
+    Ok(HeadSettings { chunk_tokens, block_vocab: BLOCK_VOCAB, inverse_temperature: 1.0 / temperature, wants_entropy })
+}
+
+/// `[batch, seq, columns]`: the log-probability, then the entropy if it is wanted.
+fn head_scores(
+    hidden: Tensor<3>,
+    head_weight: Tensor<2>,
+    targets: Tensor<2, Int>,
+    settings: HeadSettings,
+) -> Result<Tensor<3>, GrpoError> {
+    let [batch, seq, width] = hidden.dims();
+    let [_, vocab] = head_weight.dims();
+    check_shape("head_weight", &[width, vocab], &head_weight.dims())?;
+    check_shape("targets", &[batch, seq], &targets.dims())?;
+    if vocab == 0 {
+        return Err(GrpoError::Config("head_weight: expected a vocabulary, got 0 tokens".into()));
+    }
     let device = hidden.device();
+    let columns = 1 + usize::from(settings.wants_entropy);
     if batch * seq == 0 {
-        return Ok(Tensor::zeros([batch, seq], &device));
+        return Ok(Tensor::zeros([batch, seq, columns], &device));
     }
     let hidden = hidden.reshape([batch * seq, width]);
     let targets = targets.reshape([batch * seq]);
-    let log_probs = if has_operator(&device) {
-        Tensor::<1>::from_dispatch(Dispatch::head_log_probs(
+    let scores = if has_operator(&device) {
+        Tensor::<2>::from_dispatch(Dispatch::head_scores(
             hidden.into_dispatch(),
             head_weight.into_dispatch(),
             targets.into_dispatch(),
-            chunk_tokens,
-            1.0 / temperature,
+            settings,
         ))
     } else {
-        composed(hidden, head_weight, targets, chunk_tokens, temperature)
+        composed(hidden, head_weight, targets, settings)
     };
-    Ok(log_probs.reshape([batch, seq]))
+    Ok(scores.reshape([batch, seq, columns]))
 }
 
 /// `log softmax(logits)[target]` for each token, for logits that exist already; `f32` whatever their type.
@@ -97,6 +148,25 @@ pub fn gather_log_probs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Result<Te
     Ok(log_probs.gather(2, targets.unsqueeze_dim::<3>(2)).squeeze_dim(2))
 }
 
+/// As [`gather_log_probs`], with the entropy `-sum_v p_v log p_v` of each distribution; both `[batch, seq]`, nats,
+/// differentiable.
+///
+/// # Errors
+/// [`GrpoError::Shape`].
+pub fn gather_scores(logits: Tensor<3>, targets: Tensor<2, Int>) -> Result<TokenScores, GrpoError> {
+    let [batch, seq, _] = logits.dims();
+    check_shape("targets", &[batch, seq], &targets.dims())?;
+    let log_softmax = log_softmax(logits.cast(DType::F32), 2);
+    let entropy = entropy_of(log_softmax.clone());
+    let log_probs = log_softmax.gather(2, targets.unsqueeze_dim::<3>(2));
+    Ok(TokenScores { log_probs: log_probs.squeeze_dim(2), entropy: Some(entropy.squeeze_dim(2)) })
+}
+
+/// Over the last dimension, which becomes 1.
+fn entropy_of<const D: usize>(log_softmax: Tensor<D>) -> Tensor<D> {
+    (log_softmax.clone().exp() * log_softmax).sum_dim(D - 1).neg()
+}
+
 /// Whether the operator was compiled for the device's backend; calling it elsewhere would panic.
 fn has_operator(device: &Device) -> bool {
     // The operator has a backward pass of its own, so that what counts is the backend below autodiff.
@@ -109,18 +179,15 @@ fn has_operator(device: &Device) -> bool {
     matches!(device, DispatchDevice::Flex(_))
 }
 
-/// The operator as plain tensor operations; `hidden`: `[tokens, hidden]`, `targets` and output: `[tokens]`.
-fn composed(
-    hidden: Tensor<2>,
-    head_weight: Tensor<2>,
-    targets: Tensor<1, Int>,
-    chunk_tokens: usize,
-    temperature: f64,
-) -> Tensor<1> {
-    let chunks = hidden.split(chunk_tokens, 0).into_iter();
-    let chunks = chunks.zip(targets.split(chunk_tokens, 0)).map(|(hidden, targets)| {
-        let logits = hidden.matmul(head_weight.clone()).cast(DType::F32) / temperature;
-        log_softmax(logits, 1).gather(1, targets.unsqueeze_dim::<2>(1)).squeeze_dim::<1>(1)
+/// The operator as plain tensor operations; `hidden`: `[tokens, hidden]`, `targets`: `[tokens]`, output:
+/// `[tokens, columns]`.
+fn composed(hidden: Tensor<2>, head_weight: Tensor<2>, targets: Tensor<1, Int>, settings: HeadSettings) -> Tensor<2> {
+    let chunks = hidden.split(settings.chunk_tokens, 0).into_iter();
+    let chunks = chunks.zip(targets.split(settings.chunk_tokens, 0)).map(|(hidden, targets)| {
+        let logits = hidden.matmul(head_weight.clone()).cast(DType::F32) * settings.inverse_temperature;
+        let log_softmax = log_softmax(logits, 1);
+        let log_probs = log_softmax.clone().gather(1, targets.unsqueeze_dim::<2>(1));
+        if settings.wants_entropy { Tensor::cat(vec![log_probs, entropy_of(log_softmax)], 1) } else { log_probs }
     });
     Tensor::cat(chunks.collect(), 0)
 }

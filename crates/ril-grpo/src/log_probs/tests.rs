@@ -83,8 +83,53 @@ fn the_composed_fallback_agrees() {
     let [batch, seq, width, _] = SHAPE;
     let hidden = inputs.hidden.clone().reshape([batch * seq, width]);
     let targets = inputs.targets.clone().reshape([batch * seq]);
-    let fallback = composed(hidden, inputs.weight.clone(), targets, 4, 0.7);
-    close(fallback.reshape([batch, seq]), plain(&inputs, inputs.weight.clone(), 0.7), 1e-5);
+    let settings = settings(4, 0.7, true).unwrap();
+    let fallback = composed(hidden, inputs.weight.clone(), targets, settings).reshape([batch, seq, 2]);
+    close(fallback, plain_scores(&inputs, inputs.weight.clone(), 0.7), 1e-5);
+}
+
+/// `[batch, seq, 2]`: log-probabilities and entropies through logits of the whole vocabulary.
+fn plain_scores(inputs: &Inputs, weight: Tensor<2>, temperature: f64) -> Tensor<3> {
+    let [batch, seq, width, vocab] = SHAPE;
+    let hidden = inputs.hidden.clone().reshape([batch * seq, width]);
+    let logits = (hidden.matmul(weight) / temperature).reshape([batch, seq, vocab]);
+    let scores = gather_scores(logits, inputs.targets.clone()).unwrap();
+    Tensor::stack(vec![scores.log_probs, scores.entropy.unwrap()], 2)
+}
+
+#[test]
+fn entropies_and_gradients_are_those_of_the_whole_vocabulary_for_any_block() {
+    for device in devices() {
+        let inputs = inputs(&device);
+        let (hidden, weight) = (&inputs.hidden, &inputs.weight);
+        let cotangent = Tensor::stack::<3>(vec![inputs.cotangent.clone(), inputs.cotangent.clone().sin()], 2);
+        for (block_vocab, chunk_tokens, temperature) in [(1, 15, 1.0), (7, 4, 0.7), (36, 1, 2.0), (37, 4, 1.0)] {
+            for columns in [1, 2] {
+                let mut settings = settings(chunk_tokens, temperature, columns == 2).unwrap();
+                settings.block_vocab = block_vocab;
+                let (targets, cotangent) = (inputs.targets.clone(), cotangent.clone().narrow(2, 0, columns));
+                let blocked = head_scores(hidden.clone(), weight.clone(), targets, settings).unwrap();
+                let whole = plain_scores(&inputs, weight.clone(), temperature).narrow(2, 0, columns);
+                close(blocked.clone(), whole.clone(), 1e-5);
+                let got = (blocked * cotangent.clone()).sum().backward();
+                let expected = (whole * cotangent).sum().backward();
+                close(hidden.grad(&got).unwrap(), hidden.grad(&expected).unwrap(), 1e-4);
+                close(weight.grad(&got).unwrap(), weight.grad(&expected).unwrap(), 1e-4);
+            }
+        }
+    }
+}
+
+#[test]
+fn scores_are_log_probs_and_entropies() {
+    let inputs = inputs(&Device::flex().autodiff());
+    let call = || (inputs.hidden.clone(), inputs.weight.clone(), inputs.targets.clone());
+    let (hidden, weight, targets) = call();
+    let scores = selective_scores(hidden, weight, targets, 4, 0.7).unwrap();
+    let (hidden, weight, targets) = call();
+    close(scores.log_probs, selective_log_probs(hidden, weight, targets, 4, 0.7).unwrap(), 1e-6);
+    let expected = plain_scores(&inputs, inputs.weight.clone(), 0.7).narrow(2, 1, 1).squeeze_dim(2);
+    close(scores.entropy.unwrap(), expected, 1e-5);
 }
 
 #[test]
@@ -130,8 +175,9 @@ fn a_nan_state_without_gradient_changes_no_gradient() {
     let wide = mask.clone().unsqueeze_dim::<3>(2).expand([batch, seq, width]);
     let score = |hidden: Tensor<3>| {
         let (weight, targets) = (inputs.weight.clone(), inputs.targets.clone());
-        let log_probs = selective_log_probs(hidden, weight, targets, 4, 1.0).unwrap();
-        log_probs.mask_fill(mask.clone(), 0.0).sum()
+        let TokenScores { log_probs, entropy } = selective_scores(hidden, weight, targets, 4, 1.0).unwrap();
+        let clean = |scores: Tensor<2>| scores.mask_fill(mask.clone(), 0.0);
+        (clean(log_probs) + clean(entropy.unwrap()).sin()).sum()
     };
     let clean = inputs.hidden.clone();
     let poisoned = clean.clone().inner().mask_fill(wide.clone(), f32::NAN).autodiff().require_grad();
@@ -152,14 +198,23 @@ fn extreme_logits_equal_the_scalar_twin() {
     let identity = Tensor::<2>::eye(4, &device);
     let hidden = Tensor::<2>::from_floats(logits, &device).unsqueeze_dim::<3>(0);
     let targets = Tensor::<2, Int>::from_ints([[3, 0]], &device);
-    let fused = selective_log_probs(hidden.clone(), identity, targets.clone(), 1, 2.0).unwrap();
-    let gathered = gather_log_probs(hidden / 2.0, targets).unwrap();
-    for values in [fused, gathered] {
-        let values = values.into_data().try_to_vec::<f32>().unwrap();
-        for ((row, target), got) in logits.iter().zip([3, 0]).zip(values) {
-            let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
-            let expected = scalar::log_prob(&row, target, 2.0);
-            assert!((f64::from(got) - expected).abs() < 1e-3, "{got} {expected}");
+    let mut blocks = settings(1, 2.0, true).unwrap();
+    blocks.block_vocab = 3;
+    let blocked = head_scores(hidden.clone(), identity.clone(), targets.clone(), blocks).unwrap();
+    let blocked = [0, 1].map(|at| blocked.clone().narrow(2, at, 1).squeeze_dim::<2>(2));
+    let fused = selective_scores(hidden.clone(), identity, targets.clone(), 1, 2.0).unwrap();
+    let gathered = gather_scores(hidden.clone() / 2.0, targets.clone()).unwrap();
+    let both = |scores: TokenScores| [scores.log_probs, scores.entropy.unwrap()];
+    let log_probs = gather_log_probs(hidden / 2.0, targets).unwrap();
+    close(log_probs, gathered.log_probs.clone(), 0.0);
+    for [log_probs, entropies] in [both(fused), both(gathered), blocked] {
+        let values = |tensor: Tensor<2>| tensor.into_data().try_to_vec::<f32>().unwrap();
+        for (i, (log_prob, entropy)) in values(log_probs).into_iter().zip(values(entropies)).enumerate() {
+            let row: Vec<f64> = logits[i].iter().map(|&x| f64::from(x)).collect();
+            let expected = scalar::log_prob(&row, [3, 0][i], 2.0);
+            assert!((f64::from(log_prob) - expected).abs() < 1e-3, "{log_prob} {expected}");
+            let expected = scalar::entropy(&row, 2.0);
+            assert!((f64::from(entropy) - expected).abs() < 1e-3, "{entropy} {expected}");
         }
     }
 }
@@ -208,6 +263,9 @@ fn wrong_arguments_are_errors_and_no_token_is_fine() {
     }
     let logits = Tensor::<3>::zeros([2, 5, 7], &device);
     assert!(gather_log_probs(logits, targets.clone()).is_err());
+    assert!(gather_scores(Tensor::<3>::zeros([2, 5, 7], &device), targets.clone()).is_err());
+    let no_vocabulary = Tensor::<2>::zeros([SHAPE[2], 0], &device);
+    assert!(message(call(&no_vocabulary, &targets, 4, 1.0)).contains("vocabulary"));
     let empty = Tensor::<3>::zeros([3, 0, SHAPE[2]], &device);
     let none = selective_log_probs(empty, weight, targets.slice([0..3, 0..0]), 4, 1.0);
     assert_eq!(none.unwrap().dims(), [3, 0]);
