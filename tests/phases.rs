@@ -22,11 +22,11 @@ use ril::gail::{DiscriminatorMode, ScoreOrder};
 use ril::models::Qwen2_5Vl;
 use ril::models::generate::SamplingParams;
 use ril::reward::{Judge, RewardError, RuleJudge, Sample, Verdict};
-use ril::{Group, LocalRollout, Question, Response, RilConfig, RilError, RilTrainer, Rollout, Stage, StepMetrics};
+use ril::{Group, LocalRollout, Question, Response, RilConfig, RilError, RilTrainer, Rollout, Stage, StageMetrics};
 
 use support::{STEPS, config, trainer, trainer_with, weights};
 
-fn all_steps(config: RilConfig) -> (Vec<StepMetrics>, Vec<u8>) {
+fn all_steps(config: RilConfig) -> (Vec<StageMetrics>, Vec<u8>) {
     let mut trainer = trainer(config).unwrap();
     let metrics = (0..STEPS).map(|_| trainer.step().unwrap()).collect();
     (metrics, weights(&trainer.policy()))
@@ -45,9 +45,9 @@ fn the_seed_decides_and_threads_do_not() {
 #[test]
 fn with_one_update_every_ratio_is_one_and_advantages_cancel() {
     for metrics in all_steps(config()).0 {
-        assert_eq!(metrics.get("ratio/student"), Some(1.0));
-        assert_eq!(metrics.get("ratio/teacher"), Some(1.0));
-        let sum = metrics.get("advantage/student").unwrap() + metrics.get("advantage/teacher").unwrap();
+        assert_eq!(metrics.get("student/ratio"), Some(1.0));
+        assert_eq!(metrics.get("teacher/ratio"), Some(1.0));
+        let sum = metrics.get("student/advantage").unwrap() + metrics.get("teacher/advantage").unwrap();
         assert!(sum.abs() < 1e-6, "{sum}");
     }
 }
@@ -122,10 +122,10 @@ fn with_several_updates_ratios_are_against_the_policy_that_sampled() {
     (config.policy.learning_rate, config.policy.final_learning_rate) = (1e-2, 0.0);
     let mut trainer = trainer(config).unwrap();
     let first = trainer.step().unwrap();
-    assert!((first.get("ratio/student").unwrap() - 1.0).abs() > 1e-4, "the second update sees the first");
+    assert!((first.get("student/ratio").unwrap() - 1.0).abs() > 1e-4, "the second update sees the first");
     let second = trainer.step().unwrap();
     assert!(second.get("kl").unwrap() > 1e-5, "the policy has left the reference");
-    for name in ["ratio/student", "ratio/teacher"] {
+    for name in ["student/ratio", "teacher/ratio"] {
         assert!((second.get(name).unwrap() - 1.0).abs() < 1e-5, "{name}: {:?}", second.get(name));
     }
 }

@@ -25,7 +25,7 @@ use ril::monitor::{Monitor, MonitorMode};
 use ril::run::{METRICS_FILE, Outcome, RunFolder};
 use ril::{
     DiscriminatorTrainer, Group, LocalRollout, OptimizerSettings, PretrainPlan, RilError, RilTrainer, Rollout,
-    SftConfig, SftExample, SftTrainer, Stage, StepMetrics, discriminator_from,
+    SftConfig, SftExample, SftTrainer, Stage, StageMetrics, discriminator_from,
 };
 
 use models::questions;
@@ -75,7 +75,7 @@ impl<S: Stage> Stage for Mortal<S> {
         self.stage.next_step()
     }
 
-    fn step(&mut self) -> Result<StepMetrics, RilError> {
+    fn step(&mut self) -> Result<StageMetrics, RilError> {
         self.left = self.left.checked_sub(1).ok_or_else(|| RilError::Input("killed".into()))?;
         self.stage.step()
     }

@@ -37,7 +37,7 @@ const CHARTS: [ChartOf; 6] = [
     ),
     ("completions/mean_length", "Answer length", "tokens", None),
     ("kl", "KL to the fine-tuned student", "nats a token, k3", None),
-    ("log_prob/teacher", "Log-probability of teacher answers", "nats a token", None),
+    ("teacher/log_prob", "Log-probability of teacher answers", "nats a token", None),
 ];
 const TRANSCRIPTS: usize = 8;
 

@@ -1,7 +1,9 @@
 //! Settings of the recipe, nested by crate.
 
-use ril_gail::{DiscriminatorMode, GailConfig};
-use ril_grpo::GrpoConfig;
+use std::collections::BTreeMap;
+
+use ril_gail::{DiscriminatorMode, GailConfig, ReplayConfig};
+use ril_grpo::{GrpoConfig, RowRatio, SamplerCorrection};
 use ril_models::generate::SamplingParams;
 use serde::{Deserialize, Serialize};
 
@@ -115,14 +117,58 @@ impl OptimizerSettings {
     }
 }
 
+/// In which steps a parameter of the policy without a gradient, or with one that is not finite, fails the step
+/// ([`ril_grpo::check_gradients`]). Costs one device read for each parameter; a model that is shown no pictures gives its
+/// vision tower no gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GradientChecks {
+    /// In none.
+    #[default]
+    Never,
+    /// In the first ones.
+    FirstSteps(usize),
+    /// In all.
+    Always,
+}
+
+impl GradientChecks {
+    /// Whether a step, counted from 0, is checked.
+    #[must_use]
+    pub fn covers(self, step: usize) -> bool {
+        match self {
+            Self::Never => false,
+            Self::FirstSteps(steps) => step < steps,
+            Self::Always => true,
+        }
+    }
+}
+
 /// Algorithm 2 of RIL; Algorithm 1 (GRPO, Dr.GRPO) is the same with no teachers and no discriminator.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RilConfig {
     /// Loss, clip, KL, advantages.
     pub grpo: GrpoConfig,
+    /// What stands below the ratio of a teacher row: RIL's `SameOld`, LUFFY's `BehaviourOne`, or CHORD's `Excluded` with
+    /// `grpo.sft`. `Given` is refused: cached texts have no log-probabilities.
+    #[serde(default = "ril_ratio")]
+    pub teacher_ratio: RowRatio,
+    /// Correction of student rows for the distribution that they were sampled from; `None`, the paper's, for none.
+    #[serde(default)]
+    pub sampler_correction: Option<SamplerCorrection>,
+    /// Loud checks of the policy's gradients.
+    #[serde(default)]
+    pub gradient_checks: GradientChecks,
     /// Discriminator: online, frozen or absent; its updates. `micro_batch_rows` and `max_grad_norm` are those of
     /// `discriminator`.
     pub gail: GailConfig,
+    /// Student texts of earlier steps that an online discriminator is shown again; `None`, the paper's, for none.
+    #[serde(default)]
+    pub replay: Option<ReplayConfig>,
+    /// Weights of teachers in the discriminator's loss, by name, those that are not named weigh 1; all the same when
+    /// empty. Takes the place of `gail.loss.teacher_weights`, which knows teachers by index.
+    #[serde(default)]
+    pub teacher_weights: BTreeMap<String, f32>,
     /// What the discriminator is shown.
     pub prompt: DiscriminatorPrompt,
     /// Sampling of the student, temperature above 0; `num_samples` is taken from [`GroupPlan`].
@@ -152,7 +198,12 @@ impl RilConfig {
     pub fn ril(max_new_tokens: usize, total_steps: usize) -> Self {
         Self {
             grpo: GrpoConfig::ril(max_new_tokens),
+            teacher_ratio: RowRatio::SameOld,
+            sampler_correction: None,
+            gradient_checks: GradientChecks::Never,
             gail: GailConfig::new(),
+            replay: None,
+            teacher_weights: BTreeMap::new(),
             prompt: DiscriminatorPrompt::default(),
             sampling: SamplingParams {
                 max_new_tokens,
@@ -204,13 +255,8 @@ impl RilConfig {
     /// [`RilError::Config`] and the cores' own with the broken constraint.
     pub fn validate(&self) -> Result<(), RilError> {
         self.grpo.validate()?;
-        // The loop gives the loss neither entropies nor roles of rows: a supervised term would only shrink the rest.
-        let unfed = [("entropy_coefficient", self.grpo.entropy_coefficient > 0.0), ("sft", self.grpo.sft.is_some())];
-        if let Some((name, _)) = unfed.iter().find(|(_, is_set)| *is_set) {
-            return Err(RilError::Config(format!(
-                "grpo.{name}: not served by this loop; ril_grpo::policy_loss has it"
-            )));
-        }
+        self.validate_teacher_rows()?;
+        self.validate_replay()?;
         if self.has_discriminator() {
             self.discriminator.validate_for_discriminator(&self.gail)?;
         }
@@ -241,6 +287,54 @@ impl RilConfig {
         }
         Ok(())
     }
+
+    fn validate_replay(&self) -> Result<(), RilError> {
+        let Some(replay) = self.replay else { return Ok(()) };
+        if self.gail.mode != DiscriminatorMode::Online {
+            return Err(RilError::Config("replay needs an online discriminator".into()));
+        }
+        Ok(replay.validate()?)
+    }
+
+    /// `gail.loss.teacher_weights` for teachers of these names.
+    pub(crate) fn resolve_teacher_weights(&mut self, teachers: &[String]) -> Result<(), RilError> {
+        let by_index = &mut self.gail.loss.teacher_weights;
+        if !self.teacher_weights.is_empty() {
+            if !by_index.is_empty() {
+                return Err(RilError::Config("teacher_weights and gail.loss.teacher_weights are both set".into()));
+            }
+            if let Some(unknown) = self.teacher_weights.keys().find(|name| !teachers.contains(name)) {
+                let message = format!("teacher_weights: expected a teacher among {teachers:?}, got {unknown}");
+                return Err(RilError::Config(message));
+            }
+            *by_index = teachers.iter().map(|name| self.teacher_weights.get(name).copied().unwrap_or(1.0)).collect();
+        } else if !by_index.is_empty() && by_index.len() != teachers.len() {
+            let (expected, got) = (teachers.len(), by_index.len());
+            return Err(RilError::Config(format!("gail.loss.teacher_weights: expected {expected} weights, got {got}")));
+        }
+        Ok(self.gail.validate()?)
+    }
+
+    fn validate_teacher_rows(&self) -> Result<(), RilError> {
+        let refuse = |message: &str| Err(RilError::Config(message.into()));
+        let has_teachers = self.groups.teachers_per_question > 0;
+        match self.teacher_ratio {
+            RowRatio::Given => return refuse("teacher_ratio: cached teacher responses have no log-probabilities"),
+            RowRatio::Excluded if self.grpo.sft.is_none() => {
+                return refuse("teacher_ratio: excluded rows need grpo.sft, or they are in the group for nothing");
+            }
+            _ => {}
+        }
+        match self.grpo.sft {
+            // It would only shrink the rest of the loss.
+            Some(_) if !has_teachers => refuse("grpo.sft needs teachers_per_question of at least 1"),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn ril_ratio() -> RowRatio {
+    RowRatio::SameOld
 }
 
 #[cfg(test)]
@@ -275,14 +369,28 @@ mod tests {
     }
 
     #[test]
-    fn terms_that_the_loop_does_not_feed_are_refused() {
-        let mut bonus = RilConfig::ril(16, 10);
-        bonus.grpo.entropy_coefficient = 0.01;
-        assert!(bonus.validate().unwrap_err().to_string().contains("entropy_coefficient"));
-        let mut supervised = RilConfig::ril(16, 10);
+    fn teacher_rows_that_would_do_nothing_are_refused() {
+        let message = |config: &RilConfig| config.validate().unwrap_err().to_string();
+        let mut config = RilConfig::ril(16, 10);
+        config.teacher_ratio = RowRatio::Given;
+        assert!(message(&config).contains("log-probabilities"));
+        config.teacher_ratio = RowRatio::Excluded;
+        assert!(message(&config).contains("grpo.sft"));
         let token_weight = ril_grpo::SftTokenWeight::Uniform;
-        supervised.grpo.sft = Some(ril_grpo::SftTerm { weight: 0.5, token_weight });
-        assert!(supervised.validate().unwrap_err().to_string().contains("sft"));
+        config.grpo.sft = Some(ril_grpo::SftTerm { weight: 0.5, token_weight });
+        config.validate().unwrap();
+        assert!(message(&config.without_imitation()).contains("teachers_per_question"));
+    }
+
+    #[test]
+    fn settings_of_an_older_run_are_read() {
+        let mut json = serde_json::to_value(RilConfig::ril(16, 10)).unwrap();
+        for added in ["teacher_ratio", "sampler_correction", "gradient_checks", "replay", "teacher_weights"] {
+            json.as_object_mut().unwrap().remove(added).unwrap();
+        }
+        let read: RilConfig = serde_json::from_value(json).unwrap();
+        assert_eq!((read.teacher_ratio, read.gradient_checks), (RowRatio::SameOld, GradientChecks::Never));
+        assert_eq!([0, 1, 2].map(|step| GradientChecks::FirstSteps(2).covers(step)), [true, true, false]);
     }
 
     #[test]

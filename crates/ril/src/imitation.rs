@@ -15,7 +15,7 @@ use crate::error::RilError;
 use crate::group::{Group, Response};
 use crate::learner::{Learner, TrainableModel};
 use crate::rollout::mix_seed;
-use crate::stage::{Stage, StepMetrics, batch_indices};
+use crate::stage::{Stage, StageMetrics, batch_indices};
 
 /// The discriminator of RIL: the student's network with a scalar head.
 pub type RilDiscriminator<M> = LlmDiscriminator<LmEncoder<M>>;
@@ -127,7 +127,7 @@ impl<M: TrainableModel> Stage for DiscriminatorTrainer<M> {
         self.step
     }
 
-    fn step(&mut self) -> Result<StepMetrics, RilError> {
+    fn step(&mut self) -> Result<StageMetrics, RilError> {
         let plan = self.plan;
         let picked = batch_indices(self.groups.len(), plan.groups_per_step, self.step, plan.seed);
         let groups: Vec<Group> = picked.iter().map(|&i| self.groups[i].clone()).collect();
@@ -135,7 +135,7 @@ impl<M: TrainableModel> Stage for DiscriminatorTrainer<M> {
         let round = Round::new(mix_seed(plan.seed, self.step as u64), rate).with_number(self.step as u64);
         let update = sharpen(&mut self.learner, &self.prompt, &groups, &self.config, round)?;
         self.step += 1;
-        let mut metrics = StepMetrics::default();
+        let mut metrics = StageMetrics::default();
         put_discriminator(&mut metrics, &update, &groups);
         Ok(metrics)
     }
@@ -152,7 +152,7 @@ impl<M: TrainableModel> Stage for DiscriminatorTrainer<M> {
 }
 
 /// Numbers of one discriminator update.
-pub(crate) fn put_discriminator(metrics: &mut StepMetrics, update: &DiscriminatorUpdate, groups: &[Group]) {
+pub(crate) fn put_discriminator(metrics: &mut StageMetrics, update: &DiscriminatorUpdate, groups: &[Group]) {
     let before = &update.before;
     metrics.put("discriminator/loss", f64::from(before.loss));
     metrics.put("discriminator/accuracy", f64::from(before.balanced_accuracy()));

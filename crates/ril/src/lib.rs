@@ -50,8 +50,10 @@ pub mod eval;
 pub mod group;
 pub mod imitation;
 pub mod learner;
+mod metrics;
 pub mod monitor;
 pub mod optimise;
+mod replay;
 pub mod report;
 pub mod rollout;
 pub mod run;
@@ -62,14 +64,14 @@ pub mod stage;
 pub mod teacher;
 mod trainer;
 
-pub use config::{GroupPlan, OptimizerSettings, RewardWeights, RilConfig};
+pub use config::{GradientChecks, GroupPlan, OptimizerSettings, RewardWeights, RilConfig};
 pub use error::{RilError, explain};
 pub use group::{Group, Origin, Prompt, Question, Response, ScoringBatch};
 pub use imitation::{DiscriminatorTrainer, PretrainPlan, RilDiscriminator, discriminator_from};
 pub use learner::{Learner, TrainableModel};
 pub use rollout::{LocalRollout, Rollout};
 pub use sft::{SftConfig, SftExample, SftTrainer};
-pub use stage::{Stage, StepMetrics};
+pub use stage::{Stage, StageMetrics};
 pub use teacher::{CachedResponse, TeacherCache};
 pub use trainer::{RilTrainer, TrainingData};
 

@@ -4,18 +4,27 @@ use std::sync::Arc;
 
 use burn::tensor::{Bool, Tensor, TensorData};
 use rayon::prelude::*;
-use ril_grpo::{GrpoConfig, LossTotals, Policy, PolicyBatch, PolicyMetrics, RowMetrics, policy_loss};
+use ril_grpo::{
+    GrpoConfig, GrpoError, LossTotals, Policy, PolicyBatch, PolicyMetrics, RowMetrics, RowOrigin, RowRatio, RowRole,
+    SamplerCorrection, check_gradients, check_tokens, policy_loss,
+};
 
 use crate::adapters::ModelPolicy;
 use crate::error::RilError;
-use crate::group::{Group, Prompt, ScoringBatch};
+use crate::group::{Group, Origin, Prompt, Response, ScoringBatch};
 use crate::learner::{Learner, TrainableModel, sum_gradients};
 
 /// How often and how hard the policy is updated on one batch of rollouts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UpdatePlan<'a> {
-    /// Loss, clip, KL.
+    /// Loss, clip, KL, entropy bonus, supervised term.
     pub grpo: &'a GrpoConfig,
+    /// What stands below the ratio of a teacher row.
+    pub teacher_ratio: RowRatio,
+    /// Correction for the distribution that student rows were sampled from.
+    pub sampler_correction: Option<SamplerCorrection>,
+    /// Whether a parameter without a gradient is an error.
+    pub checks_gradients: bool,
     /// Updates; the paper's mu.
     pub updates: usize,
     /// Learning rate.
@@ -24,6 +33,31 @@ pub struct UpdatePlan<'a> {
     pub temperature: f64,
     /// For messages.
     pub step: usize,
+}
+
+impl UpdatePlan<'_> {
+    /// Without a reason to tell the rows apart the batch is left as it is, which reads nothing from the device.
+    fn tells_rows_apart(&self) -> bool {
+        self.teacher_ratio != RowRatio::SameOld || self.grpo.sft.is_some()
+    }
+
+    fn role(&self, response: &Response) -> RowRole {
+        match response.origin {
+            Origin::Student => RowRole::STUDENT,
+            Origin::Teacher(_) => RowRole { origin: RowOrigin::Teacher, ratio: self.teacher_ratio },
+        }
+    }
+
+    /// Denominators of the whole batch.
+    fn totals(&self, responses: &[&Response]) -> LossTotals {
+        let tokens = |test: &dyn Fn(&RowRole) -> bool| -> usize {
+            responses.iter().filter(|r| test(&self.role(r))).map(|r| r.token_ids.len()).sum()
+        };
+        let is_trained = |role: &RowRole| role.ratio != RowRatio::Excluded;
+        let sequences = responses.iter().filter(|r| is_trained(&self.role(r))).count();
+        let sft_tokens = if self.tells_rows_apart() { tokens(&|role| role.origin == RowOrigin::Teacher) } else { 0 };
+        LossTotals { sft_tokens, ..LossTotals::new(sequences, tokens(&is_trained)) }
+    }
 }
 
 /// What the updates did; the rows are those of the last update.
@@ -37,13 +71,15 @@ pub struct PolicyUpdate {
 
 /// Updates the policy on all rows of `groups` (Eq. 2 of arXiv 2510.19307, or whatever `plan.grpo` says).
 ///
-/// Teacher rows have the same ratio as student rows, `pi_theta / pi_old`. With one update the policy is still the one
-/// that sampled, so that its own detached log-probs *are* the old ones and a forward pass is saved; the gradient is
-/// the same to the bit. `reference` is asked only when the KL has a weight.
+/// Teacher rows have the ratio that `plan` says; RIL's is that of student rows, `pi_theta / pi_old`. With one update the
+/// policy is still the one that sampled, so that its own detached log-probs *are* the old ones and a forward pass is
+/// saved; the gradient is the same to the bit. `reference` is asked only when the KL has a weight.
 ///
 /// # Errors
-/// The cores' and the model's own; [`RilError::NonFinite`] when the loss is not a number. The policy is then what it
-/// was after the last whole update.
+/// The cores' and the model's own; [`RilError::Input`] when a row has another number of sampler log-probs than tokens;
+/// [`GrpoError::NonFinite`] with the row (in the order of the groups) and token that spoiled the loss;
+/// [`RilError::NonFinite`] when no single one did; [`GrpoError::NoGradient`] if `plan` asks for the check. The policy is
+/// then what it was after the last whole update.
 pub fn optimise<M: TrainableModel>(
     policy: &mut Learner<M>,
     reference: &M,
@@ -51,35 +87,65 @@ pub fn optimise<M: TrainableModel>(
     advantages: &[f32],
     plan: UpdatePlan<'_>,
 ) -> Result<PolicyUpdate, RilError> {
-    let rows: Vec<(&Arc<Prompt>, &[u32])> = groups
+    let rows: Vec<Row<'_>> = groups
         .iter()
-        .flat_map(|g| g.responses.iter().map(move |r| (&g.question.prompt, r.token_ids.as_slice())))
+        .flat_map(|g| g.responses.iter().map(|response| Row { prompt: &g.question.prompt, response }))
         .collect();
     if rows.len() != advantages.len() {
         return Err(RilError::Input(format!("expected {} advantages, got {}", rows.len(), advantages.len())));
     }
     // Rows of like length stand together, so that micro-batches hold little padding; the loss does not see the order.
     let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_by_key(|&row| rows[row].1.len());
-    let totals = LossTotals::new(rows.len(), rows.iter().map(|r| r.1.len()).sum());
-    let size = policy.settings().micro_batch_rows;
-    let part = |picked: &[usize]| {
-        let rows: Vec<_> = picked.iter().map(|&row| rows[row]).collect();
-        let advantages: Vec<f32> = picked.iter().map(|&row| advantages[row]).collect();
-        Part::new(ScoringBatch::new(&rows)?, advantages, policy, reference, plan)
+    order.sort_by_key(|&row| rows[row].response.token_ids.len());
+    let responses: Vec<&Response> = rows.iter().map(|row| row.response).collect();
+    let step = StepConstants {
+        plan,
+        totals: plan.totals(&responses),
+        has_sampler: responses.iter().any(|r| r.sampler_log_probs.is_some()),
     };
-    let picked: Vec<&[usize]> = order.chunks(size).collect();
+    let part = |picked: &[usize]| {
+        let rows: Vec<Row<'_>> = picked.iter().map(|&row| rows[row]).collect();
+        let advantages: Vec<f32> = picked.iter().map(|&row| advantages[row]).collect();
+        Part::new(&rows, advantages, policy, reference, step)
+    };
+    let picked: Vec<&[usize]> = order.chunks(policy.settings().micro_batch_rows).collect();
     let mut parts = Vec::with_capacity(picked.len());
     for picked in picked.chunks(policy.settings().passes_at_once) {
         parts.extend(picked.par_iter().map(|picked| part(picked)).collect::<Result<Vec<_>, RilError>>()?);
     }
     let mut update = PolicyUpdate { rows: Vec::new(), grad_norm: 0.0 };
     for _ in 0..plan.updates {
-        update = one_update(policy, &parts, totals, plan)?;
+        update = one_update(policy, &parts, step).map_err(|error| in_order_of_groups(error, &order))?;
     }
     let mut in_order: Vec<(usize, RowMetrics)> = order.into_iter().zip(update.rows).collect();
     in_order.sort_by_key(|(row, _)| *row);
     Ok(PolicyUpdate { rows: in_order.into_iter().map(|(_, metrics)| metrics).collect(), ..update })
+}
+
+/// An error that names a row names it by its place in the groups.
+fn in_order_of_groups(error: RilError, order: &[usize]) -> RilError {
+    match error {
+        RilError::Grpo(GrpoError::NonFinite { what, row, token, value }) => {
+            RilError::Grpo(GrpoError::NonFinite { what, row: order.get(row).copied().unwrap_or(row), token, value })
+        }
+        other => other,
+    }
+}
+
+/// One completion of the step.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    prompt: &'a Arc<Prompt>,
+    response: &'a Response,
+}
+
+/// What all micro-batches of a step share.
+#[derive(Clone, Copy)]
+struct StepConstants<'a> {
+    plan: UpdatePlan<'a>,
+    totals: LossTotals,
+    /// Whether any row has sampler log-probs: then every micro-batch says so.
+    has_sampler: bool,
 }
 
 /// A micro-batch with everything that stays the same over the updates.
@@ -87,31 +153,69 @@ struct Part {
     batch: ScoringBatch,
     old_log_probs: Option<Tensor<2>>,
     ref_log_probs: Option<Tensor<2>>,
+    sampler_log_probs: Option<Tensor<2>>,
     advantages: Tensor<1>,
     mask: Tensor<2, Bool>,
+    roles: Vec<RowRole>,
 }
 
 impl Part {
     fn new<M: TrainableModel>(
-        batch: ScoringBatch,
+        rows: &[Row<'_>],
         advantages: Vec<f32>,
         policy: &Learner<M>,
         reference: &M,
-        plan: UpdatePlan<'_>,
+        step: StepConstants<'_>,
     ) -> Result<Self, RilError> {
+        let plan = step.plan;
+        let texts: Vec<_> = rows.iter().map(|row| (row.prompt, row.response.token_ids.as_slice())).collect();
+        let batch = ScoringBatch::new(&texts)?;
         let device = policy.model().device();
         let shape = [batch.rows(), batch.completion_len()];
         let score = |model| scorer(model, plan).token_log_probs(&batch);
         let old_log_probs = if plan.updates > 1 { Some(score(policy.view())?) } else { None };
         let ref_log_probs = if plan.grpo.beta > 0.0 { Some(score(reference.clone())?) } else { None };
+        let sampler_log_probs = if step.has_sampler { Some(sampler_table(rows, shape)?) } else { None };
         Ok(Self {
             old_log_probs,
             ref_log_probs,
+            sampler_log_probs: sampler_log_probs.map(|data| Tensor::from_data(data, &device)),
             advantages: Tensor::from_data(TensorData::new(advantages, [shape[0]]), &device),
             mask: Tensor::from_data(TensorData::new(batch.completion_mask.clone(), shape), &device),
+            roles: rows.iter().map(|row| plan.role(row.response)).collect(),
             batch,
         })
     }
+
+    /// The batch of the loss. `current`: log-probs of the policy as it is, which are the old ones of a first update.
+    fn policy_batch(&self, current: &Tensor<2>, step: StepConstants<'_>) -> Result<PolicyBatch, GrpoError> {
+        let old = self.old_log_probs.clone().unwrap_or_else(|| current.clone().inner());
+        let (reference, advantages) = (self.ref_log_probs.clone(), self.advantages.clone());
+        let plain = LossTotals { sequences: step.totals.sequences.max(self.roles.len()), ..step.totals };
+        let mut batch = PolicyBatch::with_totals(old, reference, advantages, self.mask.clone(), plain)?;
+        if step.plan.tells_rows_apart() {
+            batch = batch.with_rows(self.roles.clone(), None)?.replace_totals(step.totals);
+        }
+        match &self.sampler_log_probs {
+            Some(sampler) => batch.with_sampler(sampler.clone(), step.plan.sampler_correction),
+            None => Ok(batch),
+        }
+    }
+}
+
+/// Log-probs that the sampler gave, `shape` = `[rows, completion_len]`; NaN where it gave none.
+fn sampler_table(rows: &[Row<'_>], shape: [usize; 2]) -> Result<TensorData, RilError> {
+    let mut table = vec![f32::NAN; shape[0] * shape[1]];
+    for (row, cells) in rows.iter().zip(table.chunks_mut(shape[1])) {
+        let Some(sampled) = &row.response.sampler_log_probs else { continue };
+        let tokens = row.response.token_ids.len();
+        if sampled.len() != tokens {
+            let message = format!("sampler_log_probs: expected one for each of {tokens} tokens, got {}", sampled.len());
+            return Err(RilError::Input(message));
+        }
+        cells[..tokens].copy_from_slice(sampled);
+    }
+    Ok(TensorData::new(table, shape))
 }
 
 fn scorer<M: TrainableModel>(model: M, plan: UpdatePlan<'_>) -> ModelPolicy<M> {
@@ -121,22 +225,29 @@ fn scorer<M: TrainableModel>(model: M, plan: UpdatePlan<'_>) -> ModelPolicy<M> {
 fn one_update<M: TrainableModel>(
     policy: &mut Learner<M>,
     parts: &[Part],
-    totals: LossTotals,
-    plan: UpdatePlan<'_>,
+    step: StepConstants<'_>,
 ) -> Result<PolicyUpdate, RilError> {
-    let passes_at_once = policy.settings().passes_at_once;
-    let (gradients, metrics) = sum_gradients(policy.model(), parts, passes_at_once, |model, part| {
-        let log_probs = scorer(model.clone(), plan).token_log_probs(&part.batch)?;
-        let old = part.old_log_probs.clone().unwrap_or_else(|| log_probs.clone().inner());
-        let (reference, advantages) = (part.ref_log_probs.clone(), part.advantages.clone());
-        let batch = PolicyBatch::with_totals(old, reference, advantages, part.mask.clone(), totals)?;
-        let loss = policy_loss(&batch, log_probs, plan.grpo)?;
-        Ok((loss.loss, loss.metrics))
+    let (passes_at_once, plan) = (policy.settings().passes_at_once, step.plan);
+    let (gradients, passes) = sum_gradients(policy.model(), parts, passes_at_once, |model, part| {
+        let scores = scorer(model.clone(), plan).token_scores(&part.batch)?;
+        let batch = part.policy_batch(&scores.log_probs, step)?;
+        let detached = scores.log_probs.clone().inner();
+        let loss = policy_loss(&batch, scores, plan.grpo)?;
+        Ok((loss.loss, (loss.metrics, batch, detached)))
     })?;
+    let metrics: Vec<PolicyMetrics> = passes.iter().map(|(metrics, ..)| metrics.clone()).collect();
     let rows = PolicyMetrics::cat(&metrics).map(PolicyMetrics::read).transpose()?.unwrap_or_default();
     let loss: f64 = rows.iter().map(|r| r.loss).sum();
     if !loss.is_finite() {
+        let mut first_row = 0;
+        for (_, batch, log_probs) in &passes {
+            check_tokens(batch, log_probs, first_row)?;
+            first_row += batch.dims()[0];
+        }
         return Err(RilError::NonFinite { step: plan.step, what: "policy loss", value: loss as f32 });
+    }
+    if plan.checks_gradients {
+        check_gradients(policy.model(), &gradients)?;
     }
     let grad_norm = policy.step(gradients, plan.learning_rate)?;
     Ok(PolicyUpdate { rows, grad_norm })

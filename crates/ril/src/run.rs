@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{RilError, explain};
 use crate::monitor::Monitor;
-use crate::stage::{Stage, StepMetrics};
+use crate::stage::{Stage, StageMetrics};
 
 /// Name of the file with every step's numbers.
 pub const METRICS_FILE: &str = "metrics.jsonl";
@@ -138,12 +138,12 @@ impl RunFolder {
     }
 }
 
-fn line(stage: &str, step: usize, numbers: &StepMetrics) -> Value {
+fn line(stage: &str, step: usize, numbers: &StageMetrics) -> Value {
     let mut line = Map::new();
     line.insert("stage".into(), stage.into());
     line.insert("step".into(), step.into());
     for (name, value) in numbers.as_slice() {
-        line.insert((*name).into(), json!(value));
+        line.insert(name.clone(), json!(value));
     }
     Value::Object(line)
 }

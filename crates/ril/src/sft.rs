@@ -12,7 +12,7 @@ use crate::config::OptimizerSettings;
 use crate::error::RilError;
 use crate::group::{Prompt, ScoringBatch};
 use crate::learner::{Learner, TrainableModel, sum_gradients};
-use crate::stage::{Stage, StepMetrics, batch_indices};
+use crate::stage::{Stage, StageMetrics, batch_indices};
 
 /// Settings of SFT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,7 +92,7 @@ impl<M: TrainableModel> Stage for SftTrainer<M> {
         self.step
     }
 
-    fn step(&mut self) -> Result<StepMetrics, RilError> {
+    fn step(&mut self) -> Result<StageMetrics, RilError> {
         let picked = batch_indices(self.examples.len(), self.config.rows_per_step, self.step, self.config.seed);
         let mut rows: Vec<&SftExample> = picked.iter().map(|&i| &self.examples[i]).collect();
         // Rows of like length stand together, so that micro-batches hold little padding.
@@ -117,7 +117,7 @@ impl<M: TrainableModel> Stage for SftTrainer<M> {
         let learning_rate = self.config.optimizer.learning_rate_at(self.step, self.config.total_steps);
         let grad_norm = self.learner.step(gradients, learning_rate)?;
         self.step += 1;
-        let mut metrics = StepMetrics::default();
+        let mut metrics = StageMetrics::default();
         metrics.put("loss", f64::from(loss));
         metrics.put("grad_norm", f64::from(grad_norm));
         metrics.put("learning_rate", learning_rate);

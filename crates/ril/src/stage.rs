@@ -6,26 +6,30 @@ use crate::error::RilError;
 
 /// Numbers of one step, in the order in which they are logged.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct StepMetrics(Vec<(&'static str, f64)>);
+pub struct StageMetrics(Vec<(String, f64)>);
 
-impl StepMetrics {
+impl StageMetrics {
     /// Adds a number; `None` is left out.
-    pub fn put(&mut self, name: &'static str, value: impl Into<Option<f64>>) {
-        if let Some(value) = value.into() {
-            self.0.push((name, value));
-        }
+    pub fn put(&mut self, name: impl Into<String>, value: impl Into<Option<f64>>) {
+        self.0.extend(value.into().map(|value| (name.into(), value)));
     }
 
     /// The number with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.0.iter().find(|(n, _)| *n == name).map(|(_, value)| *value)
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| *value)
     }
 
     /// All of them.
     #[must_use]
-    pub fn as_slice(&self) -> &[(&'static str, f64)] {
+    pub fn as_slice(&self) -> &[(String, f64)] {
         &self.0
+    }
+}
+
+impl Extend<(String, f64)> for StageMetrics {
+    fn extend<T: IntoIterator<Item = (String, f64)>>(&mut self, entries: T) {
+        self.0.extend(entries);
     }
 }
 
@@ -44,7 +48,7 @@ pub trait Stage {
     ///
     /// # Errors
     /// Whatever the stage's parts say; the stage is then as after the last whole step.
-    fn step(&mut self) -> Result<StepMetrics, RilError>;
+    fn step(&mut self) -> Result<StageMetrics, RilError>;
 
     /// Writes everything that [`Stage::restore`] needs into an empty folder.
     ///

@@ -1,21 +1,23 @@
 //! Algorithm 2 of RIL (arXiv 2510.19307) as five calls.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use ril_gail::{DiscriminatorMode, DiscriminatorUpdate, Round, ScoreOrder};
-use ril_grpo::{PolicySummary, RowMetrics};
 use ril_models::generate::SamplingParams;
 use ril_reward::{Judge, Verdict};
 
 use crate::config::{GroupPlan, RilConfig};
 use crate::error::RilError;
-use crate::group::{Group, Origin, Question, Response};
+use crate::group::{Group, Origin, Question};
 use crate::imitation::{RilDiscriminator, put_discriminator, score_responses, sharpen};
 use crate::learner::{Learner, TrainableModel};
+use crate::metrics::Rows;
 use crate::optimise::{PolicyUpdate, UpdatePlan, optimise};
+use crate::replay::StudentReplay;
 use crate::rollout::{LocalRollout, Rollout, mix_seed};
 use crate::score::{Scores, judge_groups, rewards};
-use crate::stage::{Stage, StepMetrics, batch_indices};
+use crate::stage::{Stage, StageMetrics, batch_indices};
 use crate::teacher::TeacherCache;
 
 /// What a run trains on.
@@ -38,6 +40,7 @@ pub struct RilTrainer<M: TrainableModel, J> {
     policy: Learner<M>,
     reference: M,
     discriminator: Option<Learner<RilDiscriminator<M>>>,
+    replay: Option<StudentReplay>,
     data: TrainingData<J>,
     config: RilConfig,
     step: usize,
@@ -53,9 +56,12 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         policy: M,
         discriminator: Option<RilDiscriminator<M>>,
         data: TrainingData<J>,
-        config: RilConfig,
+        mut config: RilConfig,
     ) -> Result<Self, RilError> {
         config.validate()?;
+        if config.has_discriminator() {
+            config.resolve_teacher_weights(data.teachers.teachers())?;
+        }
         if data.questions.is_empty() {
             return Err(RilError::Config("the loop needs at least one question".into()));
         }
@@ -69,6 +75,7 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
             reference: policy.valid(),
             policy: Learner::new(policy, config.policy.clone()),
             discriminator: discriminator.map(|d| Learner::new(d, config.discriminator.clone())),
+            replay: config.replay.map(StudentReplay::new).transpose()?,
             data,
             config,
             step: 0,
@@ -120,23 +127,25 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
     /// # Errors
     /// [`RilError::Input`] when a group is not what [`GroupPlan`] says; the judge's, the models' and the cores'
     /// own.
-    pub fn step_on(&mut self, groups: &[Group]) -> Result<StepMetrics, RilError> {
+    pub fn step_on(&mut self, groups: &[Group]) -> Result<StageMetrics, RilError> {
         check_groups(groups, &self.config.groups)?;
         // What is likeliest to fail, a judge behind a network, comes before anything has changed.
         let verdicts = judge_groups(&self.data.judge, groups)?;
         let discriminator = self.discriminator.as_ref().map(Learner::snapshot);
         let policy = (self.config.updates_per_rollout > 1).then(|| self.policy.snapshot());
+        let replay = self.replay.clone();
         let done = self.phases(groups, verdicts);
         if done.is_err() {
             if let (Some(learner), Some(snapshot)) = (&mut self.discriminator, discriminator) {
                 learner.go_back(snapshot);
             }
             policy.into_iter().for_each(|snapshot| self.policy.go_back(snapshot));
+            self.replay = replay;
         }
         done
     }
 
-    fn phases(&mut self, groups: &[Group], verdicts: Vec<Verdict>) -> Result<StepMetrics, RilError> {
+    fn phases(&mut self, groups: &[Group], verdicts: Vec<Verdict>) -> Result<StageMetrics, RilError> {
         let early = match self.config.gail.score_order {
             ScoreOrder::BeforeUpdate => self.score(groups)?,
             _ => None,
@@ -150,10 +159,12 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         let advantages = self.config.grpo.advantage.advantages(&rewards, group_size, &tokens)?; // 4
         let update = self.optimise(groups, &advantages)?; // 5
         self.step += 1;
+        if let Some(replay) = &mut self.replay {
+            replay.add(groups);
+        }
 
-        let mut metrics = StepMetrics::default();
-        let rows = Rows { groups, scores: &scores, advantages: &advantages, update: &update };
-        rows.put(&mut metrics, &rewards, group_size);
+        let rows = Rows { groups, scores: &scores, rewards: &rewards, advantages: &advantages, update: &update };
+        let mut metrics = rows.metrics(group_size, self.config.grpo.ratio)?;
         if let Some(sharpened) = &sharpened {
             put_discriminator(&mut metrics, sharpened, groups);
         }
@@ -167,7 +178,11 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
             Some(discriminator) if config.gail.mode == DiscriminatorMode::Online => {
                 let rate = config.discriminator.learning_rate_at(self.step, config.total_steps);
                 let round = Round::new(mix_seed(config.seed, self.step as u64), rate).with_number(self.step as u64);
-                Ok(Some(sharpen(discriminator, &config.prompt, groups, &config.gail, round)?))
+                let shown = match &mut self.replay {
+                    Some(replay) => Cow::Owned([groups, &replay.draw(groups, &self.data.questions)?].concat()),
+                    None => Cow::Borrowed(groups),
+                };
+                Ok(Some(sharpen(discriminator, &config.prompt, &shown, &config.gail, round)?))
             }
             _ => Ok(None),
         }
@@ -185,6 +200,9 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         let config = &self.config;
         let plan = UpdatePlan {
             grpo: &config.grpo,
+            teacher_ratio: config.teacher_ratio,
+            sampler_correction: config.sampler_correction,
+            checks_gradients: config.gradient_checks.covers(self.step),
             updates: config.updates_per_rollout,
             learning_rate: config.policy.learning_rate_at(self.step, config.total_steps),
             temperature: f64::from(config.sampling.temperature),
@@ -203,7 +221,7 @@ impl<M: TrainableModel, J: Judge> Stage for RilTrainer<M, J> {
         self.step
     }
 
-    fn step(&mut self) -> Result<StepMetrics, RilError> {
+    fn step(&mut self) -> Result<StageMetrics, RilError> {
         let mut rollout =
             LocalRollout { rows_at_once: self.config.rows_at_once, ..LocalRollout::student(self.policy.view()) };
         let groups = self.collect(&mut rollout)?;
@@ -213,6 +231,7 @@ impl<M: TrainableModel, J: Judge> Stage for RilTrainer<M, J> {
 
     fn save(&self, folder: &Path) -> Result<(), RilError> {
         self.policy.save(folder, "policy", self.step)?;
+        self.replay.iter().try_for_each(|replay| replay.save(folder, self.step))?;
         match &self.discriminator {
             Some(discriminator) => discriminator.save(folder, "discriminator", self.step),
             None => Ok(()),
@@ -223,6 +242,9 @@ impl<M: TrainableModel, J: Judge> Stage for RilTrainer<M, J> {
         self.policy.restore(folder, "policy", step)?;
         if let Some(discriminator) = &mut self.discriminator {
             discriminator.restore(folder, "discriminator", step)?;
+        }
+        if let Some(replay) = &mut self.replay {
+            replay.restore(folder, step)?;
         }
         self.step = step;
         Ok(())
@@ -249,96 +271,4 @@ fn check_groups(groups: &[Group], plan: &GroupPlan) -> Result<(), RilError> {
         }
     }
     Ok(())
-}
-
-/// The rows of a step, for its numbers.
-struct Rows<'a> {
-    groups: &'a [Group],
-    scores: &'a Scores,
-    advantages: &'a [f32],
-    update: &'a PolicyUpdate,
-}
-
-impl Rows<'_> {
-    fn put(&self, metrics: &mut StepMetrics, rewards: &[Option<f32>], group_size: usize) {
-        let responses: Vec<&Response> = self.groups.iter().flat_map(|g| &g.responses).collect();
-        let of = |student: bool| -> Vec<usize> {
-            (0..responses.len()).filter(|&i| (responses[i].origin == Origin::Student) == student).collect()
-        };
-        let (students, teachers) = (of(true), of(false));
-        let all: Vec<RowMetrics> = self.update.rows.clone();
-        metrics.put("loss", PolicySummary::new(&all).loss);
-        metrics.put("reward", mean(students.iter().filter_map(|&i| rewards[i])));
-        let groups = rewards.chunks(group_size);
-        let flat = groups.filter(|g| g.iter().flatten().all(|r| Some(*r) == g.iter().flatten().next().copied()));
-        metrics.put("frac_reward_zero_std", flat.count() as f64 / self.groups.len() as f64);
-        metrics.put("kl", PolicySummary::new(&all).mean_kl);
-        metrics.put("grad_norm", f64::from(self.update.grad_norm));
-        self.put_origin(metrics, &students, &STUDENT);
-        if !teachers.is_empty() {
-            self.put_origin(metrics, &teachers, &TEACHER);
-        }
-        let length = |i: &usize| Some(responses[*i].token_ids.len() as f32);
-        metrics.put("completions/mean_length", mean(students.iter().filter_map(length)));
-        let truncated = students.iter().filter(|&&i| responses[i].is_truncated).count();
-        metrics.put("completions/clipped_ratio", truncated as f64 / students.len() as f64);
-        metrics.put("sampling_logp_difference", self.sampler_gap(&responses, &students));
-    }
-
-    fn put_origin(&self, metrics: &mut StepMetrics, rows: &[usize], names: &OriginNames) {
-        let summary = PolicySummary::new(rows.iter().map(|&i| &self.update.rows[i]));
-        let answer = |i: &usize| self.scores.verdicts[*i].score();
-        metrics.put(names.answer, mean(rows.iter().filter_map(answer)));
-        let alike = |logits: &Vec<f32>| mean(rows.iter().map(|&i| if logits[i] < 0.0 { 1.0 } else { 0.0 }));
-        metrics.put(names.similarity, self.scores.logits_student_is_high.as_ref().and_then(alike));
-        metrics.put(names.advantage, mean(rows.iter().map(|&i| self.advantages[i])));
-        metrics.put(names.log_prob, summary.mean_log_prob);
-        metrics.put(names.ratio, summary.mean_ratio);
-        metrics.put(names.clip, summary.clip_fraction_low + summary.clip_fraction_high);
-    }
-
-    /// Mean over student tokens of |log p of the sampler - log p of the plain model|, nats: how far truncation and
-    /// penalties move the sampler from the policy that is trained. Row means weighted by tokens.
-    fn sampler_gap(&self, responses: &[&Response], students: &[usize]) -> Option<f64> {
-        let (mut gap, mut tokens) = (0.0, 0.0);
-        for &i in students {
-            let sampled = responses[i].sampler_log_probs.as_ref()?;
-            gap += (sampled.iter().map(|&l| f64::from(l)).sum::<f64>() - self.update.rows[i].log_prob).abs();
-            tokens += sampled.len() as f64;
-        }
-        Some(gap / tokens)
-    }
-}
-
-/// Names of one origin's numbers.
-struct OriginNames {
-    answer: &'static str,
-    similarity: &'static str,
-    advantage: &'static str,
-    log_prob: &'static str,
-    ratio: &'static str,
-    clip: &'static str,
-}
-
-const STUDENT: OriginNames = OriginNames {
-    answer: "reward/answer",
-    similarity: "reward/similarity",
-    advantage: "advantage/student",
-    log_prob: "log_prob/student",
-    ratio: "ratio/student",
-    clip: "clip_ratio/student",
-};
-
-const TEACHER: OriginNames = OriginNames {
-    answer: "teacher/answer",
-    similarity: "teacher/similarity",
-    advantage: "advantage/teacher",
-    log_prob: "log_prob/teacher",
-    ratio: "ratio/teacher",
-    clip: "clip_ratio/teacher",
-};
-
-fn mean(values: impl Iterator<Item = f32>) -> Option<f64> {
-    let (sum, count) = values.fold((0.0, 0_usize), |(sum, count), v| (sum + f64::from(v), count + 1));
-    (count > 0).then(|| sum / count as f64)
 }

@@ -95,7 +95,7 @@ impl DiscriminatorPrompt {
 }
 
 /// All responses of some groups as rows for the discriminator, groups in order; each is encoded once. A special token
-/// that a response spells out is shown as plain letters: it is not to open a turn or ask for a picture.
+/// that a response or a question spells out is shown as plain letters: it is not to open a turn or ask for a picture.
 ///
 /// A loss on pairs compares responses to one question, and equal texts are ties.
 ///
@@ -110,7 +110,8 @@ pub fn response_rows<'a, M: ChatModel>(
     let responses = groups.iter().flat_map(|g| g.responses.iter().map(move |r| (&g.question, r)));
     let rows: Vec<Arc<Prompt>> = responses
         .map(|(question, response)| {
-            let messages = prompt.messages(question, &neutralised(model, &response.text));
+            let question = Question { text: neutralised(model, &question.text), ..question.clone() };
+            let messages = prompt.messages(&question, &neutralised(model, &response.text));
             Prompt::encode(model, &messages).map(Arc::new)
         })
         .collect::<Result<_, _>>()?;

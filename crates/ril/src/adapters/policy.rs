@@ -1,7 +1,7 @@
 //! A model as a policy.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use ril_grpo::{Policy, selective_log_probs};
+use ril_grpo::{Policy, TokenScores, selective_log_probs, selective_scores};
 use ril_models::CausalLm;
 
 use crate::error::RilError;
@@ -25,18 +25,30 @@ impl<M: CausalLm> ModelPolicy<M> {
     }
 }
 
-impl<M: CausalLm> Policy for ModelPolicy<M> {
-    type Input = ScoringBatch;
-    type Error = RilError;
-
-    fn token_log_probs(&self, input: &ScoringBatch) -> Result<Tensor<2>, RilError> {
+impl<M: CausalLm> ModelPolicy<M> {
+    /// Hidden states that predict the completion, `[rows, completion_len, hidden]`, and the tokens they predict.
+    fn states(&self, input: &ScoringBatch) -> Result<(Tensor<3>, Tensor<2, Int>), RilError> {
         let hidden = self.model.hidden_states(&input.input, None)?;
         let (rows, length) = (input.rows(), input.completion_len());
         // The state at a position predicts the token after it.
         let hidden = hidden.narrow(1, input.prompt_len - 1, length);
         let ids: Vec<i64> = input.targets.iter().map(|&id| i64::from(id)).collect();
         let targets = TensorData::new(ids, [rows, length]);
-        let targets = Tensor::<2, Int>::from_data(targets, &self.model.device());
+        Ok((hidden, Tensor::<2, Int>::from_data(targets, &self.model.device())))
+    }
+}
+
+impl<M: CausalLm> Policy for ModelPolicy<M> {
+    type Input = ScoringBatch;
+    type Error = RilError;
+
+    fn token_log_probs(&self, input: &ScoringBatch) -> Result<Tensor<2>, RilError> {
+        let (hidden, targets) = self.states(input)?;
         Ok(selective_log_probs(hidden, self.model.head_weight(), targets, self.chunk_tokens, self.temperature)?)
+    }
+
+    fn token_scores(&self, input: &ScoringBatch) -> Result<TokenScores, RilError> {
+        let (hidden, targets) = self.states(input)?;
+        Ok(selective_scores(hidden, self.model.head_weight(), targets, self.chunk_tokens, self.temperature)?)
     }
 }

@@ -157,19 +157,19 @@ impl Monitor {
     ///
     /// A metric is registered on first sight. A value that is not finite leaves a gap in the plot. In training lines and
     /// summaries show recent means; in an evaluation the last value, so give running values there.
-    pub fn step(&mut self, step: usize, metrics: &[(&str, f64)]) {
+    pub fn step<N: AsRef<str>>(&mut self, step: usize, metrics: &[(N, f64)]) {
         let mode = self.mode;
         let Some(phase) = &mut self.phase else { return };
         phase.timer.record(step, Instant::now());
-        for &(name, value) in metrics {
-            phase.update(name, value);
+        for (name, value) in metrics {
+            phase.update(name.as_ref(), *value);
         }
         phase.show(mode);
     }
 
     /// [`step`](Self::step) without metrics, and whether to go on: what a loop that can stop anywhere asks.
     pub fn advance(&mut self, step: usize) -> ControlFlow<()> {
-        self.step(step, &[]);
+        self.step::<&str>(step, &[]);
         if self.should_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
