@@ -43,6 +43,10 @@ pub struct RewardWeights {
 pub struct OptimizerSettings {
     /// Learning rate at the first step.
     pub learning_rate: f64,
+    /// Steps at the start over which the learning rate rises to where it would be: step `s` takes `(s + 1) / warmup_steps` of
+    /// it. Default 0, none: the paper names none.
+    #[serde(default)]
+    pub warmup_steps: usize,
     /// Learning rate at the last step; linear in between (the paper: 1e-5 to 1e-6 for SFT and discriminator
     /// pre-training, constant 1e-6 in the loop).
     pub final_learning_rate: f64,
@@ -65,6 +69,7 @@ impl OptimizerSettings {
     pub fn constant(learning_rate: f64) -> Self {
         Self {
             learning_rate,
+            warmup_steps: 0,
             final_learning_rate: learning_rate,
             weight_decay: 0.0,
             max_grad_norm: Some(1.0),
@@ -77,7 +82,8 @@ impl OptimizerSettings {
     #[must_use]
     pub fn learning_rate_at(&self, step: usize, total_steps: usize) -> f64 {
         let done = step as f64 / (total_steps.max(2) - 1) as f64;
-        self.learning_rate + (self.final_learning_rate - self.learning_rate) * done.min(1.0)
+        let rate = self.learning_rate + (self.final_learning_rate - self.learning_rate) * done.min(1.0);
+        if step < self.warmup_steps { rate * (step + 1) as f64 / self.warmup_steps as f64 } else { rate }
     }
 
     /// A discriminator's update under these settings: one source for what both name.
@@ -408,5 +414,7 @@ mod tests {
     fn learning_rates_go_linearly_to_the_last_step() {
         let settings = OptimizerSettings { final_learning_rate: 0.0, ..OptimizerSettings::constant(1.0) };
         assert_eq!([0, 5, 10].map(|s| settings.learning_rate_at(s, 11)), [1.0, 0.5, 0.0]);
+        let warm = OptimizerSettings { warmup_steps: 4, ..OptimizerSettings::constant(1.0) };
+        assert_eq!([0, 1, 3, 4, 10].map(|s| warm.learning_rate_at(s, 11)), [0.25, 0.5, 1.0, 1.0, 1.0]);
     }
 }
