@@ -6,7 +6,7 @@
 //! rewards what reads like the teacher's `=4.`, and that answer stands in every group, as in RIL (arXiv 2510.19307).
 
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
+use burn::nn::{Embedding, EmbeddingConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor, TensorData};
 use ril_gail::{AuthoredBy, Discriminator, GailConfig, GailError, Round, RowsFromFn, ScalarHead, ScalarHeadConfig};
@@ -52,10 +52,9 @@ impl Writer {
     }
 }
 
-/// Judges a whole answer.
+/// Judges an answer by its characters, each at its place.
 #[derive(Module, Debug)]
 struct Reader {
-    hidden: Linear,
     head: ScalarHead,
 }
 
@@ -64,17 +63,16 @@ impl Discriminator for Reader {
     type Error = GailError;
 
     fn logits_student_is_high(&self, texts: &Tensor<2, Int>) -> Result<Tensor<1>, GailError> {
-        let letters = texts.clone().one_hot::<3>(16).float().flatten::<2>(1, 2);
-        Ok(self.head.forward(self.hidden.forward(letters).tanh()))
+        Ok(self.head.forward(texts.clone().one_hot::<3>(16).float().flatten::<2>(1, 2)))
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// The shares of samples that are right, and that the discriminator takes for the teacher's, in the last step.
+pub fn train(steps: u64) -> Result<[f32; 2], Box<dyn std::error::Error>> {
     let (device, tracked) = (Device::flex(), Device::flex().autodiff());
     device.seed(0);
     let mut writer = Writer { logits: EmbeddingConfig::new(10 * 3 * 17, 16).init(&tracked) };
-    let (hidden, head) = (LinearConfig::new(48, 32).init(&tracked), ScalarHeadConfig::new(32).init(&tracked));
-    let mut reader = Reader { hidden, head };
+    let mut reader = Reader { head: ScalarHeadConfig::new(48).init(&tracked) };
     let (mut writing, mut reading) = (AdamWConfig::new().init(), AdamWConfig::new().init());
     let (grpo, gail) = (GrpoConfig::dr_grpo(3), GailConfig::new().with_micro_batch_rows(ROWS));
     let is_teacher = |row: usize| row % GROUP == GROUP - 1;
@@ -83,11 +81,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let answer = |row: usize| (row / GROUP * 2 % 10) as i64;
 
     println!("step  right  teacher-like  a sample for twice 1, 4, 7");
-    for step in 0..=300 {
+    let mut shares = [0.0; 2];
+    for step in 0..=steps {
         // Sample, and put the teacher's answer at the end of each group.
         let mut texts = writer.valid().sample();
         (0..ROWS).filter(|&row| is_teacher(row)).for_each(|row| texts[row] = [10, answer(row), 11]);
-
         // Sharpen the discriminator; then reward the right digit, and what reads like the teacher.
         let input = |rows: &[usize]| Ok::<_, GailError>(table(rows.iter().map(|&row| texts[row])));
         let rows = RowsFromFn::new(&origins, input);
@@ -96,13 +94,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let alike: Vec<f32> = score_rows(&reader.valid(), &rows, ROWS)?.into_iter().map(similarity_reward).collect();
         let is_right = |row: usize| texts[row].iter().filter(|&&id| id < 10).eq([&answer(row)]);
         let right: Vec<f32> = (0..ROWS).map(|row| f32::from(is_right(row))).collect();
+        let share = |of: &[f32]| (0..ROWS).filter(|&row| !is_teacher(row)).map(|row| of[row]).sum::<f32>() / 70.0;
+        shares = [share(&right), share(&alike)];
         if step % 25 == 0 {
-            let share = |of: &[f32]| (0..ROWS).filter(|&row| !is_teacher(row)).map(|row| of[row]).sum::<f32>() / 70.0;
             let samples = [1, 4, 7].map(|question| texts[question * GROUP].map(|id| ALPHABET[id as usize]));
-            let (right, alike, samples) = (share(&right), share(&alike), samples.map(String::from_iter).join(" "));
-            println!("{step:4}  {right:5.2}  {alike:12.2}  {samples}");
+            println!("{step:4}  {:5.2}  {:12.2}  {}", shares[0], shares[1], samples.map(String::from_iter).join(" "));
         }
-
         // Learn.
         let rewards: Vec<Option<f32>> = right.iter().zip(&alike).map(|(right, alike)| Some(right + alike)).collect();
         let advantages = grpo.advantage.advantages(&rewards, GROUP, &[3; ROWS])?;
@@ -114,5 +111,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let gradients = GradientsParams::from_grads(loss.backward(), &writer);
         writer = writing.step(0.05, writer, gradients);
     }
-    Ok(())
+    Ok(shares)
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    train(300).map(drop)
 }
