@@ -14,6 +14,12 @@ impl StageMetrics {
         self.0.extend(value.into().map(|value| (name.into(), value)));
     }
 
+    /// Brings these names to the front, in this order: what a line of progress has room for.
+    pub fn lead_with(&mut self, names: &[&str]) {
+        let place = |name: &str| names.iter().position(|lead| *lead == name).unwrap_or(names.len());
+        self.0.sort_by_key(|(name, _)| place(name));
+    }
+
     /// The number with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
@@ -88,6 +94,15 @@ pub fn batch_indices(questions: usize, batch: usize, step: usize, seed: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leading_numbers_come_first_and_the_rest_keeps_its_order() {
+        let mut metrics = StageMetrics::default();
+        ["a", "b", "c", "d"].into_iter().for_each(|name| metrics.put(name, 1.0));
+        metrics.lead_with(&["d", "absent", "b"]);
+        let names: Vec<&str> = metrics.as_slice().iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["d", "b", "a", "c"]);
+    }
 
     #[test]
     fn every_pass_takes_every_question_once() {

@@ -168,6 +168,7 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         if let Some(sharpened) = &sharpened {
             put_discriminator(&mut metrics, sharpened, groups);
         }
+        metrics.lead_with(&LEADING);
         Ok(metrics)
     }
 
@@ -250,6 +251,18 @@ impl<M: TrainableModel, J: Judge> Stage for RilTrainer<M, J> {
         Ok(())
     }
 }
+
+/// What a line of progress shows of a step.
+const LEADING: [&str; 8] = [
+    "loss",
+    "reward/answer",
+    "reward/similarity",
+    "discriminator/accuracy",
+    "kl",
+    "entropy",
+    "completions/mean_length",
+    "grad_norm",
+];
 
 /// Each group as planned, students first.
 fn check_groups(groups: &[Group], plan: &GroupPlan) -> Result<(), RilError> {

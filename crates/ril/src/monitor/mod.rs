@@ -34,6 +34,9 @@ use timer::{StepTimer, duration_text};
 /// Time between two lines in plain mode.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Metrics that a line has room for: the first ones. The terminal UI shows all.
+const LINE_METRICS: usize = 8;
+
 /// Steps behind the mean that stands beside a metric's last value.
 const MEAN_STEPS: usize = 20;
 
@@ -161,7 +164,8 @@ impl Monitor {
         let mode = self.mode;
         let Some(phase) = &mut self.phase else { return };
         phase.timer.record(step, Instant::now());
-        for (name, value) in metrics {
+        let shown = if mode == MonitorMode::Tui { metrics.len() } else { LINE_METRICS };
+        for (name, value) in metrics.iter().take(shown) {
             phase.update(name.as_ref(), *value);
         }
         phase.show(mode);
@@ -308,7 +312,7 @@ impl Phase {
             let per_step = elapsed.as_secs_f64() / self.timer.measured_steps() as f64;
             line += &format!(" ({} s each)", number_text(per_step));
         }
-        for metric in self.metrics.iter().filter(|metric| !metric.recent.is_empty()) {
+        for metric in self.metrics.iter().filter(|metric| !metric.recent.is_empty()).take(LINE_METRICS) {
             let value = match self.activity {
                 Activity::Training => metric.mean_text(),
                 Activity::Evaluation => number_text(metric.recent.back().copied().unwrap_or(f64::NAN)),

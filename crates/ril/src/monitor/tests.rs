@@ -46,6 +46,18 @@ fn first_step_and_summary_are_printed_and_the_rest_is_throttled() {
 }
 
 #[test]
+fn a_line_shows_the_first_metrics() {
+    let sink = Sink::default();
+    let mut monitor = Monitor::to_writer(Box::new(sink.clone()));
+    monitor.start("RIL", 2, 0);
+    let metrics: Vec<(String, f64)> = (0..30).map(|i| (format!("m{i}"), 1.0)).collect();
+    monitor.step(1, &metrics);
+    monitor.step(2, &metrics);
+    monitor.finish();
+    assert!(sink.lines().iter().all(|line| line.ends_with("m7 1.000")), "{:?}", sink.lines());
+}
+
+#[test]
 fn a_new_phase_and_a_drop_finish_the_one_before() {
     let sink = Sink::default();
     let mut monitor = Monitor::to_writer(Box::new(sink.clone()));
