@@ -16,7 +16,12 @@ fn load(text: &str) -> Value {
 }
 
 fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or(f64::NAN)
+    value.as_f64().unwrap_or_else(|| panic!("expected a number, got {value}"))
+}
+
+/// NaN for null: what the sampler did not say.
+fn number_or_nan(value: &Value) -> f64 {
+    if value.is_null() { f64::NAN } else { number(value) }
 }
 
 fn list(value: &Value) -> Vec<f32> {
@@ -28,15 +33,31 @@ fn flat(value: &Value) -> Vec<f32> {
 }
 
 fn table(value: &Value, device: &Device) -> Tensor<2> {
-    let rows = value.as_array().expect("an array").len();
-    let values = flat(value);
-    let width = values.len() / rows;
-    Tensor::from_data(TensorData::new(values, [rows, width]), device)
+    table_of(value, number, device)
 }
 
-/// Largest error relative to the larger of `|expected|` and 0.01.
+fn table_of(value: &Value, number: fn(&Value) -> f64, device: &Device) -> Tensor<2> {
+    let rows = value.as_array().expect("an array");
+    let values = rows.iter().flat_map(|row| row.as_array().expect("an array")).map(|v| number(v) as f32);
+    let values: Vec<f32> = values.collect();
+    let width = values.len() / rows.len();
+    Tensor::from_data(TensorData::new(values, [rows.len(), width]), device)
+}
+
+/// Largest error relative to the larger of `|expected|` and 0.01. A maximum would pass over a NaN: both sides must be
+/// finite and of the same length.
 fn gap(got: impl IntoIterator<Item = f64>, expected: impl IntoIterator<Item = f64>) -> f64 {
-    let gaps = got.into_iter().zip(expected).map(|(got, expected)| (got - expected).abs() / expected.abs().max(1e-2));
+    gap_above(1e-2, got, expected)
+}
+
+/// As [`gap`], relative to the larger of `|expected|` and `floor`.
+fn gap_above(floor: f64, got: impl IntoIterator<Item = f64>, expected: impl IntoIterator<Item = f64>) -> f64 {
+    let (got, expected): (Vec<f64>, Vec<f64>) = (got.into_iter().collect(), expected.into_iter().collect());
+    assert_eq!(got.len(), expected.len());
+    let gaps = got.into_iter().zip(expected).map(|(got, expected)| {
+        assert!(got.is_finite() && expected.is_finite(), "{got} {expected}");
+        (got - expected).abs() / expected.abs().max(floor)
+    });
     gaps.fold(0.0, f64::max)
 }
 
@@ -109,7 +130,7 @@ fn trl_batch(case: &Value, device: &Device) -> PolicyBatch {
     let settings = &case["settings"];
     let mut batch = batch(case, device);
     if let Some(sampler) = case.get("sampler_log_probs") {
-        batch = batch.with_sampler(table(sampler, device), trl_correction(settings)).unwrap();
+        batch = batch.with_sampler(table_of(sampler, number_or_nan, device), trl_correction(settings)).unwrap();
     }
     match settings["top_entropy_quantile"].as_f64() {
         Some(share) if share < 1.0 => batch.with_top_entropy_tokens(table(&case["entropies"], device), share).unwrap(),
@@ -150,7 +171,6 @@ fn check(outcome: &Outcome, case: &Value, label: &str, gradient_tolerance: f64) 
     let loss = gap([outcome.loss], [number(&case["loss"])]);
     assert!(loss < 1e-5, "{label}: loss {} {}", outcome.loss, case["loss"]);
     let expected: Vec<f64> = case["gradient"].as_array().unwrap().iter().flat_map(numbers).collect();
-    assert_eq!(outcome.gradient.len(), expected.len());
     let gradient = gap(outcome.gradient.iter().copied(), expected);
     assert!(gradient < gradient_tolerance, "{label}: gradient {gradient:e}");
     (loss, gradient)
@@ -269,9 +289,9 @@ fn advantages_of_several_rewards_equal_trl() {
         results.push(("normalize_then_sum", normalize_then_sum(&columns, group_size).unwrap()));
         for (key, got) in results {
             let expected = numbers(&case[key]["advantages"]);
-            let gaps = got.iter().zip(&expected).map(|(got, e)| (f64::from(*got) - e).abs() / e.abs().max(1.0));
+            let gap = gap_above(1.0, got.iter().copied().map(f64::from), expected.iter().copied());
             // A constant group: a rounding error of TRL's f32, divided by 1e-4.
-            assert!(gaps.fold(0.0, f64::max) < 1e-5, "case {index} {key}: {got:?} {expected:?}");
+            assert!(gap < 1e-5, "case {index} {key}: {got:?} {expected:?}");
         }
         let metrics = RewardMetrics::new(&summed, group_size).unwrap();
         let expected = &case["group"]["metrics"];
@@ -327,9 +347,9 @@ fn verl_config(case: &Value) -> GrpoConfig {
         _ => LossAggregation::SeqMeanTokenMean,
     };
     let range = clip(case);
-    let max_ratio = number(&settings["clip_ratio_c"]);
+    let max_ratio = || number(&settings["clip_ratio_c"]);
     let (surrogate, level) = match case["name"].as_str().unwrap() {
-        "dual_clip" | "aggregation" => (Surrogate::DualClip { clip: range, max_ratio }, RatioLevel::Token),
+        "dual_clip" | "aggregation" => (Surrogate::DualClip { clip: range, max_ratio: max_ratio() }, RatioLevel::Token),
         "gspo_token" => (Surrogate::Clipped(range), RatioLevel::SequenceToken),
         "gmpo" => (Surrogate::GeometricMean(range), RatioLevel::Token),
         "cispo_two_sided" => (
@@ -410,6 +430,7 @@ fn advantages_equal_verl() {
         }
         let got = estimator.advantages(&rewards, group_size, &lengths).unwrap();
         let expected = numbers(&case["advantages"]);
+        assert_eq!((got.len(), lengths.len()), (expected.len(), expected.len()));
         for ((got, expected), length) in got.iter().zip(&expected).zip(&lengths) {
             // A row without tokens has no advantage in verl.
             let gap = if *length == 0 { 0.0 } else { (f64::from(*got) - expected).abs() / expected.abs().max(1.0) };

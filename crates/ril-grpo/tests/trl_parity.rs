@@ -83,6 +83,7 @@ fn losses_and_gradients_equal_trl() {
         let error = deviation(f64::from(loss), number(&case["loss"]), 1e-2);
         assert!(error < 1e-5, "case {index} {}: loss {loss} {}", case["name"], case["loss"]);
         worst_loss = worst_loss.max(error);
+        assert_eq!(gradient.num_elements(), expected.len());
         for (got, expected) in gradient.iter::<f32>().zip(expected) {
             let error = deviation(f64::from(got), f64::from(expected), 1e-2);
             assert!(error < 1e-4, "case {index} {}: {got} {expected}", case["name"]);
