@@ -7,8 +7,9 @@ use crate::error::check_shape;
 use crate::kl::kl_per_token;
 use crate::metrics::SamplerColumns;
 use crate::ratio::{importance_ratio, log_ratio};
+use crate::rows::probability;
 use crate::sampler::sampler_difference;
-use crate::surrogate::{SurrogateInput, TokenLoss, token_loss};
+use crate::surrogate::{ClippedTokens, SurrogateInput, TokenLoss, token_loss};
 use crate::{GrpoConfig, GrpoError, PolicyBatch, PolicyMetrics, SftTerm, SftTokenWeight, Surrogate, TokenScores};
 
 /// Loss of one (micro-)batch and what it reports.
@@ -55,15 +56,14 @@ pub fn policy_loss(
     config.validate()?;
     let scores = checked(batch, scores.into(), config)?;
     let terms = Terms::new(batch, scores, config);
-    let padding = terms.padding.clone();
     let TokenLoss { loss: policy, clipped } = terms.policy(batch, config);
     let per_token = match (&terms.kl, config.beta) {
         (_, 0.0) => policy,
         (Some(kl), beta) => policy + kl.clone() * beta,
         (None, beta) => return Err(GrpoError::MissingReference { beta }),
     };
-    let row_sums = sum_tokens(per_token, padding.clone());
-    let policy_tokens = count_tokens(padding.clone());
+    let row_sums = sum_tokens(per_token, terms.padding.clone());
+    let policy_tokens = count_tokens(terms.padding.clone());
     let mut row_loss = row_contributions(row_sums, policy_tokens, batch.totals(), config.aggregation);
     if config.entropy_coefficient > 0.0 {
         row_loss = row_loss - terms.entropy_bonus(batch) * config.entropy_coefficient;
@@ -71,23 +71,7 @@ pub fn policy_loss(
     if let Some(sft) = config.sft {
         row_loss = row_loss * (1.0 - sft.weight) + terms.supervised(batch, sft) * sft.weight;
     }
-    let clip = |tokens: Option<Tensor<2, Bool>>| match tokens {
-        Some(tokens) => sum_tokens(tokens.float(), padding.clone()),
-        None => Tensor::zeros([batch.dims()[0]], &padding.device()),
-    };
-    let (low, high) = clipped.map_or((None, None), |clipped| (Some(clipped.low), Some(clipped.high)));
-    // `inner`, not `detach`: a detached leaf stays tracked.
-    let metrics = PolicyMetrics {
-        row_loss: row_loss.clone().inner(),
-        row_tokens: count_tokens(batch.padding()),
-        row_log_prob: sum_tokens(terms.log_probs.inner(), batch.padding()),
-        row_ratio: sum_tokens(terms.ratio.inner(), batch.padding()),
-        row_clip_low: clip(low),
-        row_clip_high: clip(high),
-        row_kl: terms.kl.map(|kl| sum_tokens(kl.inner(), batch.padding())),
-        row_entropy: terms.entropy.map(|entropy| sum_tokens(entropy.inner(), batch.padding())),
-        sampler: batch.sampler().map(|sampler| SamplerColumns::new(batch, sampler)),
-    };
+    let metrics = terms.metrics(batch, row_loss.clone(), clipped);
     Ok(PolicyLoss { loss: row_loss.sum(), metrics })
 }
 
@@ -155,10 +139,12 @@ impl Terms {
             row_tokens: self.row_tokens.clone(),
             sampler_weights: if is_gamma { sampler_weights.clone() } else { None },
         };
-        let TokenLoss { mut loss, clipped } = token_loss(input, config.surrogate);
+        let TokenLoss { mut loss, mut clipped } = token_loss(input, config.surrogate);
         if let Some(rows) = batch.row_tensors().filter(|rows| rows.has_behaviour_one()) {
+            let is_behaviour_one = rows.is_behaviour_one.clone().expand(shape);
             let shaped = rows.shaped_probability(self.log_probs.clone()) * self.advantages.clone();
-            loss = loss.mask_where(rows.is_behaviour_one.clone().expand(shape), shaped.neg());
+            loss = loss.mask_where(is_behaviour_one.clone(), shaped.neg());
+            clipped = clipped.map(|clipped| clipped.outside(is_behaviour_one));
         }
         if let Some(threshold) = config.off_policy_threshold {
             loss = loss.mask_fill(self.is_off_policy(batch, threshold).expand(shape), 0.0);
@@ -170,6 +156,36 @@ impl Terms {
             loss = loss * weights.expand(shape);
         }
         TokenLoss { loss, clipped }
+    }
+
+    /// Sums per row; `inner`, not `detach`: a detached leaf stays tracked.
+    fn metrics(self, batch: &PolicyBatch, row_loss: Tensor<1>, clipped: Option<ClippedTokens>) -> PolicyMetrics {
+        let (shape, device) = (batch.dims(), self.padding.device());
+        let sum = |per_token: Tensor<2>| sum_tokens(per_token.inner(), batch.padding());
+        let mut ratio = self.ratio;
+        if let Some(rows) = batch.row_tensors().filter(|rows| rows.has_behaviour_one()) {
+            ratio = ratio.mask_where(rows.is_behaviour_one.clone().expand(shape), probability(self.log_probs.clone()));
+        }
+        let clip = |tokens: Option<Tensor<2, Bool>>| match tokens {
+            Some(tokens) => sum_tokens(tokens.float(), self.padding.clone()),
+            None => Tensor::zeros([shape[0]], &device),
+        };
+        let (low, high) = clipped.map_or((None, None), |clipped| (Some(clipped.low), Some(clipped.high)));
+        PolicyMetrics {
+            row_loss: row_loss.inner(),
+            row_tokens: count_tokens(batch.padding()),
+            row_is_excluded: match batch.row_tensors() {
+                Some(rows) => rows.is_excluded.clone().float().squeeze_dim(1),
+                None => Tensor::zeros([shape[0]], &device),
+            },
+            row_log_prob: sum(self.log_probs),
+            row_ratio: sum(ratio),
+            row_clip_low: clip(low),
+            row_clip_high: clip(high),
+            row_kl: self.kl.map(sum),
+            row_entropy: self.entropy.map(sum),
+            sampler: batch.sampler().map(|sampler| SamplerColumns::new(batch, sampler)),
+        }
     }
 
     /// `[batch, 1]`: rows of negative advantage that the policy has moved away from.
@@ -201,8 +217,7 @@ impl Terms {
         let weighted = match sft.token_weight {
             SftTokenWeight::Uniform => self.log_probs.clone(),
             SftTokenWeight::Uncertainty => {
-                // A log-probability above 0 is rounding.
-                let p = self.log_probs.clone().inner().clamp_max(0.0).exp();
+                let p = probability(self.log_probs.clone().inner());
                 self.log_probs.clone() * (p.clone() * (p.neg() + 1.0))
             }
         };
@@ -224,3 +239,7 @@ fn count_tokens(padding: Tensor<2, Bool>) -> Tensor<1> {
 #[cfg(test)]
 #[path = "loss_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "loss_examples.rs"]
+mod examples;

@@ -139,15 +139,19 @@ impl RowTensors {
         self.roles.iter().any(|role| matches!(role.ratio, RowRatio::BehaviourOne { .. }))
     }
 
-    /// `f(pi)` of each token, `[batch, seq]`, from masked log-probabilities; 1 in rows that do not ask for it. A
-    /// log-probability above 0 is rounding: it counts as 0, and has no gradient.
+    /// `f(pi)` of each token, `[batch, seq]`, from masked log-probabilities; 1 in rows that do not ask for it.
     pub fn shaped_probability(&self, log_probs: Tensor<2>) -> Tensor<2> {
         let shape = log_probs.dims();
         let others = self.is_behaviour_one.clone().bool_not().expand(shape);
-        let probability = log_probs.mask_fill(others, 0.0).clamp_max(0.0).exp();
+        let probability = probability(log_probs.mask_fill(others, 0.0));
         // Without shaping the denominator is 1.
         let plain = self.shaping.clone().equal_elem(0.0).expand(shape);
         let denominator = probability.clone() + self.shaping.clone().expand(shape);
         probability / denominator.mask_fill(plain, 1.0)
     }
+}
+
+/// `exp(log_probs)`. A log-probability above 0 is rounding: it counts as 0, and has no gradient.
+pub(crate) fn probability(log_probs: Tensor<2>) -> Tensor<2> {
+    log_probs.clamp_max(0.0).exp()
 }

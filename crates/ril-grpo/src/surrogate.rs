@@ -184,6 +184,14 @@ pub(crate) struct ClippedTokens {
     pub high: Tensor<2, Bool>,
 }
 
+impl ClippedTokens {
+    /// Those where `inside`, `[batch, seq]`, is false.
+    pub fn outside(self, inside: Tensor<2, Bool>) -> Self {
+        let outside = inside.bool_not();
+        Self { low: self.low.bool_and(outside.clone()), high: self.high.bool_and(outside) }
+    }
+}
+
 /// Loss of each token under a surrogate, `[batch, seq]`; padding is finite and otherwise arbitrary.
 pub(crate) fn token_loss(input: SurrogateInput, surrogate: Surrogate) -> TokenLoss {
     match surrogate {

@@ -18,13 +18,18 @@ pub struct PolicyMetrics {
     pub row_loss: Tensor<1>,
     /// Number of trained tokens.
     pub row_tokens: Tensor<1>,
+    /// 1 where the row is [`RowRatio::Excluded`](crate::RowRatio::Excluded), else 0.
+    pub row_is_excluded: Tensor<1>,
     /// Sum of `log_probs`, nats.
     pub row_log_prob: Tensor<1>,
-    /// Sum of the importance ratios.
+    /// Sum of the importance ratios, each over the row's own denominator: `pi` itself in a row that is
+    /// [`RowRatio::BehaviourOne`](crate::RowRatio::BehaviourOne), before any shaping; `pi / pi_old` in an excluded row,
+    /// where it trains nothing.
     pub row_ratio: Tensor<1>,
-    /// Number of tokens with `A < 0` whose ratio is clipped from below (GMPO: clipped at all).
+    /// Number of tokens with `A < 0` whose ratio is clipped from below (GMPO: clipped at all). 0 in a row without a
+    /// clip: [`RowRatio::BehaviourOne`](crate::RowRatio::BehaviourOne), excluded.
     pub row_clip_low: Tensor<1>,
-    /// Number of tokens with `A > 0` whose ratio is clipped from above (GMPO: clipped at all).
+    /// Number of tokens with `A > 0` whose ratio is clipped from above (GMPO: clipped at all). 0 as the one before.
     pub row_clip_high: Tensor<1>,
     /// Sum of the configured KL, nats; `None` if the batch holds no reference.
     pub row_kl: Option<Tensor<1>>,
@@ -99,6 +104,8 @@ pub struct RowMetrics {
     pub loss: f64,
     /// Number of trained tokens.
     pub tokens: f64,
+    /// Whether the row has no policy term ([`RowRatio::Excluded`](crate::RowRatio::Excluded)).
+    pub is_excluded: bool,
     /// Sum of the log-probabilities, nats.
     pub log_prob: f64,
     /// Sum of the importance ratios.
@@ -155,6 +162,7 @@ impl PolicyMetrics {
         Some(Self {
             row_loss: join(&|m| m.row_loss.clone()),
             row_tokens: join(&|m| m.row_tokens.clone()),
+            row_is_excluded: join(&|m| m.row_is_excluded.clone()),
             row_log_prob: join(&|m| m.row_log_prob.clone()),
             row_ratio: join(&|m| m.row_ratio.clone()),
             row_clip_low: join(&|m| m.row_clip_low.clone()),
@@ -176,6 +184,7 @@ impl PolicyMetrics {
         let mut columns = vec![
             self.row_loss,
             self.row_tokens,
+            self.row_is_excluded,
             self.row_log_prob,
             self.row_ratio,
             self.row_clip_low,
@@ -194,6 +203,7 @@ impl PolicyMetrics {
             RowMetrics {
                 loss: next(),
                 tokens: next(),
+                is_excluded: next() != 0.0,
                 log_prob: next(),
                 ratio: next(),
                 clip_low: next(),
@@ -227,6 +237,7 @@ mod tests {
         PolicyMetrics {
             row_loss: column(0.0),
             row_tokens: column(1.0),
+            row_is_excluded: Tensor::from_floats([0.0, 1.0], &device),
             row_log_prob: column(2.0),
             row_ratio: column(3.0),
             row_kl: row_kl.map(column),
@@ -243,6 +254,7 @@ mod tests {
         let first = RowMetrics {
             loss: 10.0,
             tokens: 11.0,
+            is_excluded: false,
             log_prob: 12.0,
             ratio: 13.0,
             kl: Some(14.0),
@@ -261,6 +273,7 @@ mod tests {
         };
         assert_eq!(rows[0], first);
         assert_eq!((rows.len(), rows[1].loss, rows[1].kl), (2, 110.0, Some(114.0)));
+        assert!(rows[1].is_excluded);
         assert_eq!(rows[1].sampler.unwrap().weight_max, 123.0);
         let without = metrics(10.0, None).read().unwrap()[0];
         assert_eq!((without.kl, without.entropy), (None, Some(17.0)));

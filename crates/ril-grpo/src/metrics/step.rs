@@ -22,7 +22,8 @@ pub struct PolicySummary {
     pub mean_kl: Option<f64>,
     /// Mean entropy per token, nats; `None` unless every row has it.
     pub mean_entropy: Option<f64>,
-    /// Share of the tokens clipped from below, in `[0, 1]`; with [`RatioLevel::Sequence`] the share of the rows.
+    /// Share of the tokens clipped from below, in `[0, 1]`; with [`RatioLevel::Sequence`] the share of the rows. Rows
+    /// that are [`RowRatio::Excluded`](crate::RowRatio::Excluded) count in none of the four clip shares.
     pub clip_fraction_low: f64,
     /// Share of the tokens clipped from above, in `[0, 1]`; with [`RatioLevel::Sequence`] the share of the rows.
     pub clip_fraction_high: f64,
@@ -61,11 +62,18 @@ impl PolicySummary {
         let tokens = sum(&|row| row.tokens);
         let mean = |total: f64| total / tokens.max(1.0);
         let share = |row: &RowMetrics, clipped: f64| clipped / row.tokens.max(1.0);
+        // An excluded row has no clip: it would dilute the share.
+        let clippable = || rows.iter().filter(|row| !row.is_excluded);
         let clipped = |clipped: &dyn Fn(&RowMetrics) -> f64| match level {
-            RatioLevel::Sequence => sum(&|row| share(row, clipped(row))) / (rows.len().max(1) as f64),
-            _ => mean(sum(clipped)),
+            RatioLevel::Sequence => {
+                clippable().map(|row| share(row, clipped(row))).sum::<f64>() / clippable().count().max(1) as f64
+            }
+            _ => {
+                let tokens: f64 = clippable().map(|row| row.tokens).sum();
+                clippable().map(|row| clipped(row)).sum::<f64>() / tokens.max(1.0)
+            }
         };
-        let filled = || rows.iter().filter(|row| row.tokens > 0.0 || level == RatioLevel::Sequence);
+        let filled = || clippable().filter(|row| row.tokens > 0.0 || level == RatioLevel::Sequence);
         Self {
             loss: sum(&|row| row.loss),
             rows: rows.len(),
@@ -301,6 +309,7 @@ mod tests {
         RowMetrics {
             loss: 0.5,
             tokens,
+            is_excluded: false,
             log_prob: -tokens,
             ratio,
             kl: Some(kl),
