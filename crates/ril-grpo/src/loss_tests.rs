@@ -6,8 +6,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::scalar::{self, ScalarBatch};
 use crate::{
-    AdvantageEstimator, ClipRange, GammaShape, KlEstimator, KlGradient, LossAggregation, RatioLevel, RewardScale,
-    RowOrigin, RowRatio, RowRole, SamplerBound, SamplerCorrection, SamplerLevel, SftTerm, SftTokenWeight, Surrogate,
+    AdvantageEstimator, ClipRange, GammaShape, KlEstimator, KlGradient, LossAggregation, LossTotals, RatioLevel,
+    RewardScale, RowOrigin, RowRatio, RowRole, SamplerBound, SamplerCorrection, SamplerLevel, SftTerm, SftTokenWeight,
+    Surrogate,
 };
 
 const ROWS: usize = 3;
@@ -20,6 +21,8 @@ struct Case {
     log_probs: Vec<f32>,
     old: Vec<f32>,
     reference: Vec<f32>,
+    /// What the teacher says of its own text.
+    given: Vec<f32>,
     sampler: Vec<f32>,
     entropy: Vec<f32>,
     advantages: Vec<f32>,
@@ -67,16 +70,18 @@ fn case() -> impl Strategy<Value = Case> {
     let gap = prop_oneof![9 => -0.3f32..0.3, 1 => Just(f32::NAN)];
     let mask = prop::collection::vec(prop::bool::weighted(0.7), TOKENS);
     let advantages = prop::collection::vec(prop_oneof![4 => -2f32..2.0, 1 => Just(0.0)], ROWS);
-    let tables = (table(-4.0, 0.0), shifts, table(-4.0, 0.0), prop::collection::vec(gap, TOKENS), table(0.0, 3.0));
+    let others = (table(-4.0, 0.0), table(-4.0, 0.0));
+    let tables = (table(-4.0, 0.0), shifts, others, prop::collection::vec(gap, TOKENS), table(0.0, 3.0));
     let extras = (roles(), correction(), prop::option::of(0.2..1.0));
     (tables, advantages, mask, extras).prop_map(
-        |((old, shifts, reference, gaps, entropy), advantages, mask, extras)| {
+        |((old, shifts, (reference, given), gaps, entropy), advantages, mask, extras)| {
             let (roles, correction, entropy_share) = extras;
             Case {
                 log_probs: old.iter().zip(&shifts).map(|(o, s)| o + s).collect(),
                 sampler: old.iter().zip(&gaps).map(|(o, g)| o + g).collect(),
                 old,
                 reference,
+                given,
                 entropy,
                 advantages,
                 mask,
@@ -145,20 +150,13 @@ fn rows(values: &[f32]) -> Vec<Vec<f64>> {
     values.chunks(SEQ).map(row).collect()
 }
 
-fn host(tensor: Tensor<2>) -> Vec<Vec<f64>> {
-    let width = tensor.dims()[1];
-    let values: Vec<f64> = tensor.into_data().iter::<f64>().collect();
-    values.chunks(width).map(<[f64]>::to_vec).collect()
-}
-
 impl Case {
     fn batch(&self, device: &Device) -> PolicyBatch {
         let mask = Tensor::from_data(TensorData::new(self.mask.clone(), [ROWS, SEQ]), device);
         let advantages = Tensor::from_floats(self.advantages.as_slice(), device);
         let reference = Some(tensor(&self.reference, device));
         let batch = PolicyBatch::new(tensor(&self.old, device), reference, advantages, mask).unwrap();
-        // What a teacher says of its own text: here the reference's values.
-        let batch = batch.with_rows(self.roles.clone(), Some(tensor(&self.reference, device))).unwrap();
+        let batch = batch.with_rows(self.roles.clone(), Some(tensor(&self.given, device))).unwrap();
         let batch = batch.with_sampler(tensor(&self.sampler, device), self.correction).unwrap();
         match self.entropy_share {
             Some(share) => batch.with_top_entropy_tokens(tensor(&self.entropy, device), share).unwrap(),
@@ -166,26 +164,81 @@ impl Case {
         }
     }
 
-    fn scalar(&self, batch: &PolicyBatch) -> ScalarBatch {
-        let keep = |keep: Tensor<2, Bool>| {
-            let keep: Vec<bool> = keep.into_data().iter::<bool>().collect();
-            keep.chunks(SEQ).map(<[bool]>::to_vec).collect()
-        };
+    /// The twin's inputs, from the tables alone: nothing is read back from the tensor code.
+    fn scalar(&self) -> ScalarBatch {
+        let mut old = rows(&self.old);
+        for (i, given) in rows(&self.given).into_iter().enumerate() {
+            if self.roles[i].ratio == RowRatio::Given {
+                old[i] = given;
+            }
+        }
+        let mask: Vec<Vec<bool>> = self.mask.chunks(SEQ).map(<[bool]>::to_vec).collect();
+        let sampler = rows(&self.sampler);
+        let is_top_entropy = self.entropy_share.map(|share| self.top_entropy(&mask, share));
         ScalarBatch {
-            old_log_probs: host(batch.old_log_probs()),
             ref_log_probs: rows(&self.reference),
             advantages: self.advantages.iter().map(|&a| f64::from(a)).collect(),
-            completion_mask: self.mask.chunks(SEQ).map(<[bool]>::to_vec).collect(),
-            totals: batch.totals(),
+            totals: self.totals(&mask, is_top_entropy.as_deref()),
             roles: self.roles.clone(),
-            sampler_log_probs: Some(rows(&self.sampler)),
-            sampler_weights: batch.sampler().and_then(|sampler| sampler.weights.clone()).map(host),
-            is_top_entropy: batch.low_entropy().map(|low| keep(low.bool_not())),
+            sampler_weights: self
+                .correction
+                .map(|correction| scalar::sampler_weights(&old, &sampler, &mask, correction)),
+            sampler_log_probs: Some(sampler),
+            is_top_entropy,
             entropies: rows(&self.entropy),
+            old_log_probs: old,
+            completion_mask: mask,
         }
     }
 
-    /// Loss, gradient and metrics of the tensor code.
+    /// Whether a sampler ratio lies on a bound, where `f32` and `f64` may fall on different sides.
+    fn is_on_a_bound(&self) -> bool {
+        let Some(correction) = self.correction else { return false };
+        let batch = self.scalar();
+        let free = SamplerCorrection { min_ratio: 0.0, max_ratio: f64::MAX, ..correction };
+        let sampler = batch.sampler_log_probs.unwrap();
+        let ratios = scalar::sampler_weights(&batch.old_log_probs, &sampler, &batch.completion_mask, free);
+        let bounds = [correction.min_ratio, correction.max_ratio];
+        ratios.iter().flatten().any(|ratio| bounds.iter().any(|bound| (ratio - bound).abs() < 1e-5))
+    }
+
+    /// The same rows with another denominator of the ratio wherever it is `from`.
+    fn with_ratio(&self, from: RowRatio, to: RowRatio) -> Self {
+        let swap = |role: &RowRole| RowRole { ratio: if role.ratio == from { to } else { role.ratio }, ..*role };
+        Self { roles: self.roles.iter().map(swap).collect(), ..self.clone() }
+    }
+
+    /// Whether a token has a policy term.
+    fn has_policy(&self, mask: &[Vec<bool>], row: usize, token: usize) -> bool {
+        mask[row][token] && self.roles[row].ratio != RowRatio::Excluded
+    }
+
+    /// The `share` tokens of highest entropy, by counting: a token is among them unless too many are below the quantile.
+    fn top_entropy(&self, mask: &[Vec<bool>], share: f64) -> Vec<Vec<bool>> {
+        let table = rows(&self.entropy);
+        let mut trained = Vec::new();
+        for (i, row) in table.iter().enumerate() {
+            trained.extend((0..SEQ).filter(|&t| self.has_policy(mask, i, t)).map(|t| row[t]));
+        }
+        let threshold = scalar::quantile(&trained, 1.0 - share);
+        table.iter().map(|row| row.iter().map(|&entropy| entropy >= threshold).collect()).collect()
+    }
+
+    fn totals(&self, mask: &[Vec<bool>], is_top_entropy: Option<&[Vec<bool>]>) -> LossTotals {
+        let mut totals = LossTotals { sequences: 0, tokens: 0, entropy_tokens: 0, sft_tokens: 0 };
+        for i in 0..ROWS {
+            totals.sequences += usize::from(self.roles[i].ratio != RowRatio::Excluded);
+            for t in 0..SEQ {
+                let is_top = is_top_entropy.is_none_or(|top| top[i][t]);
+                totals.tokens += usize::from(self.has_policy(mask, i, t));
+                totals.entropy_tokens += usize::from(self.has_policy(mask, i, t) && is_top);
+                totals.sft_tokens += usize::from(mask[i][t] && self.roles[i].origin == RowOrigin::Teacher);
+            }
+        }
+        totals
+    }
+
+    /// Loss and gradient of the tensor code.
     fn tensor_loss(&self, config: &GrpoConfig) -> (f64, Vec<f32>) {
         let device = Device::flex();
         let log_probs = tensor(&self.log_probs, &device.clone().autodiff()).require_grad();
@@ -201,8 +254,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
     #[test]
     fn loss_and_gradient_equal_the_scalar_twin(case in case(), config in config()) {
+        prop_assume!(!case.is_on_a_bound());
         let (loss, gradient) = case.tensor_loss(&config);
-        let batch = case.scalar(&case.batch(&Device::flex()));
+        let batch = case.scalar();
+        prop_assert_eq!(case.batch(&Device::flex()).totals(), batch.totals);
         let frozen = rows(&case.log_probs);
         let at = |log_probs: &[Vec<f64>]| scalar::policy_loss(&batch, log_probs, &frozen, &config);
         let expected = at(&frozen);
@@ -256,11 +311,32 @@ proptest! {
             log_probs: fill(&case.log_probs),
             old: fill(&case.old),
             reference: fill(&case.reference),
+            given: fill(&case.given),
             sampler: fill(&case.sampler),
             entropy: fill(&case.entropy),
             ..case.clone()
         };
         prop_assert_eq!(poisoned.tensor_loss(&config), case.tensor_loss(&config));
+    }
+
+    #[test]
+    fn given_log_probs_equal_to_the_old_ones_are_the_old_ones(case in case(), config in config()) {
+        let case = Case { given: case.old.clone(), ..case };
+        let same = case.with_ratio(RowRatio::Given, RowRatio::SameOld);
+        let given = case.with_ratio(RowRatio::SameOld, RowRatio::Given);
+        prop_assert_eq!(given.tensor_loss(&config), same.tensor_loss(&config));
+    }
+
+    #[test]
+    fn given_log_probs_stand_where_the_old_ones_stood(case in case(), config in config()) {
+        let given = case.with_ratio(RowRatio::SameOld, RowRatio::Given);
+        let mut moved = given.with_ratio(RowRatio::Given, RowRatio::SameOld);
+        for (token, old) in moved.old.iter_mut().enumerate() {
+            if given.roles[token / SEQ].ratio == RowRatio::Given {
+                *old = case.given[token];
+            }
+        }
+        prop_assert_eq!(given.tensor_loss(&config), moved.tensor_loss(&config));
     }
 
     #[test]

@@ -4,7 +4,8 @@ use crate::advantage::{STD_FLOOR, VARIANCE_FLOOR};
 use crate::surrogate::MIN_LOG_SEQUENCE_RATIO;
 use crate::{
     AdvantageEstimator, GrpoConfig, KlEstimator, KlGradient, LossAggregation, LossTotals, MAX_LOG_RATIO, RatioLevel,
-    RewardScale, RowOrigin, RowRatio, RowRole, SftTokenWeight, Surrogate,
+    RewardScale, RowOrigin, RowRatio, RowRole, SamplerBound, SamplerCorrection, SamplerLevel, SftTokenWeight,
+    Surrogate,
 };
 
 /// Inputs of [`policy_loss`] on the host; each table is `[batch][seq]`.
@@ -297,4 +298,47 @@ pub fn log_prob(logits: &[f64], target: usize, temperature: f64) -> f64 {
 pub fn entropy(logits: &[f64], temperature: f64) -> f64 {
     let log_probs = (0..logits.len()).map(|target| log_prob(logits, target, temperature));
     log_probs.map(|log_prob| -log_prob * log_prob.exp()).sum()
+}
+
+/// Twin of [`SamplerCorrection`]: `w = clip(pi_old / pi_sampler)`, `[batch][seq]` for tokens, `[batch][1]` for
+/// sequences (the product over trained tokens). A token whose sampler log-probability is NaN has ratio 1.
+///
+/// Source: Yao et al. 2025; IcePop and MIS where the bound masks.
+pub fn sampler_weights(
+    old: &[Vec<f64>],
+    sampler: &[Vec<f64>],
+    mask: &[Vec<bool>],
+    correction: SamplerCorrection,
+) -> Vec<Vec<f64>> {
+    let bounded = |log_ratio: f64| {
+        let ratio = log_ratio.clamp(-4.0 * MAX_LOG_RATIO, 4.0 * MAX_LOG_RATIO).exp();
+        let is_outside = ratio < correction.min_ratio || ratio > correction.max_ratio;
+        match correction.bound {
+            SamplerBound::Mask if is_outside => 0.0,
+            SamplerBound::Mask => ratio,
+            SamplerBound::Truncate => ratio.max(correction.min_ratio).min(correction.max_ratio),
+        }
+    };
+    let mut weights = Vec::new();
+    for i in 0..old.len() {
+        let is_known = |t: usize| mask[i][t] && !sampler[i][t].is_nan();
+        let log_ratio = |t: usize| if is_known(t) { old[i][t] - sampler[i][t] } else { 0.0 };
+        let tokens = 0..old[i].len();
+        weights.push(match correction.level {
+            SamplerLevel::Token => tokens.map(|t| bounded(log_ratio(t))).collect(),
+            SamplerLevel::Sequence => vec![bounded(tokens.map(log_ratio).sum())],
+        });
+    }
+    weights
+}
+
+/// Smallest value with a share `level` of the sorted values below it, linearly interpolated; NaN for no values.
+pub fn quantile(values: &[f64], level: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    let position = level * last as f64;
+    let below = position as usize;
+    let above = (below + 1).min(last);
+    sorted[below] * (1.0 - (position - below as f64)) + sorted[above] * (position - below as f64)
 }
