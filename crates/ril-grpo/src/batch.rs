@@ -8,49 +8,7 @@ use crate::entropy::top_entropy_threshold;
 use crate::error::check_shape;
 use crate::rows::RowTensors;
 use crate::surrogate::in_range;
-use crate::{GrpoError, RowOrigin, RowRatio, RowRole, SamplerCorrection};
-
-/// Sizes of the *whole* batch that every micro-batch divides by.
-///
-/// Add the totals of several batches (other devices, other sequence widths) to let their losses add up too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LossTotals {
-    /// Number of rows, rows without trained tokens included.
-    pub sequences: usize,
-    /// Number of trained tokens.
-    pub tokens: usize,
-    /// Number of tokens that the entropy bonus acts on: all trained ones, unless
-    /// [`PolicyBatch::with_top_entropy_tokens`] chose some.
-    pub entropy_tokens: usize,
-    /// Number of trained tokens of teacher rows, which the SFT term divides by; 0 until [`PolicyBatch::with_rows`].
-    pub sft_tokens: usize,
-}
-
-impl LossTotals {
-    /// Totals of a batch without teacher rows.
-    pub fn new(sequences: usize, tokens: usize) -> Self {
-        Self { sequences, tokens, entropy_tokens: tokens, sft_tokens: 0 }
-    }
-
-    /// Totals of a host-side mask, row-major `[sequences, seq]`, true = trained token.
-    pub fn from_mask(completion_mask: &[bool], sequences: usize) -> Self {
-        let tokens = completion_mask.iter().filter(|&&trained| trained).count();
-        Self::new(sequences, tokens)
-    }
-}
-
-impl std::ops::Add for LossTotals {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            sequences: self.sequences + other.sequences,
-            tokens: self.tokens + other.tokens,
-            entropy_tokens: self.entropy_tokens + other.entropy_tokens,
-            sft_tokens: self.sft_tokens + other.sft_tokens,
-        }
-    }
-}
+use crate::{GrpoError, LossTotals, RowOrigin, RowRatio, RowRole, SamplerCorrection};
 
 /// Constants of one optimisation step: behaviour and reference log-probabilities, advantages, mask, totals.
 ///
@@ -63,6 +21,8 @@ pub struct PolicyBatch {
     advantages: Tensor<1>,
     padding: Tensor<2, Bool>,
     totals: LossTotals,
+    /// Whether these are some rows of a batch, whose totals cover rows that are not here.
+    is_part: bool,
     rows: Option<RowTensors>,
     sampler: Option<Sampler>,
     /// True where a token is among those of highest entropy, `[batch, seq]`.
@@ -121,16 +81,14 @@ impl PolicyBatch {
             check_shape("ref_log_probs", &shape, &ref_log_probs.dims())?;
         }
         check_shape("advantages", &[rows], &advantages.dims())?;
-        if totals.sequences < rows {
-            let sequences = totals.sequences;
-            return Err(GrpoError::Totals { rows, sequences });
-        }
+        check_totals(totals, rows)?;
         Ok(Self {
             old_log_probs: old_log_probs.inner().cast(DType::F32),
             ref_log_probs: ref_log_probs.map(|t| t.inner().cast(DType::F32)),
             advantages: advantages.inner().cast(DType::F32),
             padding: completion_mask.inner().bool_not(),
             totals,
+            is_part: false,
             rows: None,
             sampler: None,
             top_entropy: None,
@@ -140,7 +98,7 @@ impl PolicyBatch {
     /// Says who wrote each row and what its ratio is. Without this call every row is [`RowRole::STUDENT`].
     ///
     /// Rows that are [`RowRatio::Excluded`] leave the denominators of the policy term; tokens of teacher rows become
-    /// the denominator of the SFT term. Reads the mask from the device once. Call it before the other `with_`
+    /// the denominator of the SFT term. Reads the mask from the device once. Call it once, before the other `with_`
     /// methods and before [`PolicyBatch::rows`].
     ///
     /// # Shapes
@@ -150,13 +108,13 @@ impl PolicyBatch {
     ///
     /// # Errors
     /// [`GrpoError::Shape`], [`GrpoError::DeviceRead`]; [`GrpoError::Config`] for a shaping out of range, for
-    /// `Given` rows without `behaviour_log_probs`, and after another `with_` method.
+    /// `Given` rows without `behaviour_log_probs`, after another `with_` method, and on a micro-batch.
     pub fn with_rows(mut self, roles: Vec<RowRole>, behaviour_log_probs: Option<Tensor<2>>) -> Result<Self, GrpoError> {
         let [rows, seq] = self.dims();
         check_shape("roles", &[rows], &[roles.len()])?;
-        if self.rows.is_some() || self.sampler.is_some() || self.top_entropy.is_some() {
-            return Err(GrpoError::Config("with_rows: expected the first of the with_ calls".into()));
-        }
+        self.check_whole("with_rows")?;
+        let is_first = self.rows.is_none() && self.sampler.is_none() && self.top_entropy.is_none();
+        check_order(is_first, "with_rows: expected the first of the with_ calls")?;
         let tensors = RowTensors::new(roles, &self.padding.device())?;
         let is_given: Vec<bool> = tensors.roles.iter().map(|role| role.ratio == RowRatio::Given).collect();
         if is_given.contains(&true) {
@@ -191,12 +149,13 @@ impl PolicyBatch {
     /// - `sampler_log_probs`: `[batch, seq]`, nats; NaN where the sampler gave none (teacher rows): weight 1 there
     ///
     /// # Errors
-    /// [`GrpoError::Shape`], [`GrpoError::Config`].
+    /// [`GrpoError::Shape`]; [`GrpoError::Config`] for a bound out of range, and on a second call.
     pub fn with_sampler(
         mut self,
         sampler_log_probs: Tensor<2>,
         correction: Option<SamplerCorrection>,
     ) -> Result<Self, GrpoError> {
+        check_order(self.sampler.is_none(), "with_sampler: expected one call")?;
         check_shape("sampler_log_probs", &self.dims(), &sampler_log_probs.dims())?;
         let log_probs = sampler_log_probs.inner().cast(DType::F32);
         let weights = match correction {
@@ -222,9 +181,11 @@ impl PolicyBatch {
     /// - `entropy`: `[batch, seq]`, nats
     ///
     /// # Errors
-    /// [`GrpoError::Shape`], [`GrpoError::DeviceRead`]; [`GrpoError::Config`] unless `0 < share <= 1`;
-    /// [`GrpoError::NonFinite`] for an entropy of a trained token that is not finite.
+    /// [`GrpoError::Shape`], [`GrpoError::DeviceRead`]; [`GrpoError::Config`] unless `0 < share <= 1`, on a second call,
+    /// and on a micro-batch; [`GrpoError::NonFinite`] for an entropy of a trained token that is not finite.
     pub fn with_top_entropy_tokens(mut self, entropy: Tensor<2>, share: f64) -> Result<Self, GrpoError> {
+        self.check_whole("with_top_entropy_tokens")?;
+        check_order(self.top_entropy.is_none(), "with_top_entropy_tokens: expected one call")?;
         in_range("share", share, f64::MIN_POSITIVE, 1.0)?;
         let shape = self.dims();
         check_shape("entropy", &shape, &entropy.dims())?;
@@ -244,10 +205,24 @@ impl PolicyBatch {
         Ok(self)
     }
 
-    /// Replaces the totals: for a step that spans several batches, the sum of theirs.
-    pub fn replace_totals(mut self, totals: LossTotals) -> Self {
+    /// Replaces the totals: for a step that spans several batches, the sum of theirs. Call it after the `with_` methods.
+    ///
+    /// # Errors
+    /// [`GrpoError::Totals`] if `totals` counts fewer sequences than there are rows that are not
+    /// [`RowRatio::Excluded`].
+    pub fn replace_totals(mut self, totals: LossTotals) -> Result<Self, GrpoError> {
+        let counted = self.roles().iter().filter(|role| role.ratio != RowRatio::Excluded).count();
+        check_totals(totals, counted)?;
         self.totals = totals;
-        self
+        Ok(self)
+    }
+
+    /// A count over some rows would be taken for one over the batch.
+    fn check_whole(&self, method: &str) -> Result<(), GrpoError> {
+        if self.is_part {
+            return Err(GrpoError::Config(format!("{method}: expected a whole batch, got rows of one")));
+        }
+        Ok(())
     }
 
     /// Number of trained tokens of each row, read from the device.
@@ -276,6 +251,7 @@ impl PolicyBatch {
             advantages: self.advantages.clone().slice_dim(0, rows.clone()),
             padding: self.padding.clone().slice_dim(0, rows.clone()),
             totals: self.totals,
+            is_part: true,
             rows: self.rows.as_ref().map(|tensors| tensors.rows(rows.clone())),
             sampler: self.sampler.as_ref().map(|sampler| Sampler {
                 log_probs: cut(&sampler.log_probs),
@@ -348,6 +324,15 @@ impl PolicyBatch {
     }
 }
 
+fn check_totals(totals: LossTotals, rows: usize) -> Result<(), GrpoError> {
+    let sequences = totals.sequences;
+    if sequences < rows { Err(GrpoError::Totals { rows, sequences }) } else { Ok(()) }
+}
+
+fn check_order(is_in_order: bool, message: &str) -> Result<(), GrpoError> {
+    if is_in_order { Ok(()) } else { Err(GrpoError::Config(message.into())) }
+}
+
 /// A mask on the host.
 fn read_mask(what: &'static str, mask: Tensor<2, Bool>) -> Result<Vec<bool>, GrpoError> {
     let data = mask.try_into_data().map_err(|source| GrpoError::DeviceRead { what, source })?;
@@ -355,65 +340,5 @@ fn read_mask(what: &'static str, mask: Tensor<2, Bool>) -> Result<Vec<bool>, Grp
 }
 
 #[cfg(test)]
-mod tests {
-    use burn::tensor::Device;
-
-    use super::*;
-
-    fn mask(rows: [[bool; 3]; 2]) -> Tensor<2, Bool> {
-        Tensor::from_data(rows, &Device::flex())
-    }
-
-    fn zeros(shape: [usize; 2]) -> Tensor<2> {
-        Tensor::zeros(shape, &Device::flex())
-    }
-
-    #[test]
-    fn totals_come_from_the_whole_batch_and_survive_a_split() {
-        let mask = mask([[true, true, false], [true, false, false]]);
-        let advantages = Tensor::zeros([2], &Device::flex());
-        let batch = PolicyBatch::new(zeros([2, 3]), None, advantages, mask).unwrap();
-        let totals = LossTotals::new(2, 3);
-        assert_eq!(batch.totals(), totals);
-        let part = batch.rows(1..2).unwrap();
-        assert_eq!((part.dims(), part.totals()), ([1, 3], totals));
-        let host = [true, true, false, true, false, false];
-        assert_eq!(LossTotals::from_mask(&host, 2), totals);
-        assert_eq!((totals + totals).tokens, 6);
-    }
-
-    #[test]
-    fn rows_outside_the_batch_are_an_error() {
-        let advantages = Tensor::zeros([2], &Device::flex());
-        let batch = PolicyBatch::new(zeros([2, 3]), None, advantages, mask([[true; 3]; 2]));
-        let batch = batch.unwrap();
-        for (start, end) in [(0, 3), (1, 1), (2, 1)] {
-            let error = batch.rows(start..end).unwrap_err();
-            assert!(matches!(error, GrpoError::RowRange { rows: 2, .. }));
-        }
-    }
-
-    #[test]
-    fn wrong_shapes_are_named() {
-        let flex = Device::flex();
-        let build = |old: [usize; 2], reference: [usize; 2], advantages: usize| {
-            let advantages = Tensor::zeros([advantages], &flex);
-            let mask = mask([[true; 3]; 2]);
-            PolicyBatch::new(zeros(old), Some(zeros(reference)), advantages, mask)
-        };
-        assert!(build([2, 3], [2, 3], 2).is_ok());
-        for (result, name) in [
-            (build([2, 4], [2, 3], 2), "old_log_probs"),
-            (build([2, 3], [1, 3], 2), "ref_log_probs"),
-            (build([2, 3], [2, 3], 1), "advantages"),
-        ] {
-            let message = result.unwrap_err().to_string();
-            assert!(message.starts_with(name), "{message}");
-        }
-        let totals = LossTotals::new(1, 6);
-        let advantages = Tensor::zeros([2], &flex);
-        let mask = mask([[true; 3]; 2]);
-        let error = PolicyBatch::with_totals(zeros([2, 3]), None, advantages, mask, totals);
-        assert!(matches!(error.unwrap_err(), GrpoError::Totals { rows: 2, sequences: 1 }));
-    }
-}
+#[path = "batch_tests.rs"]
+mod tests;

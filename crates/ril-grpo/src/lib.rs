@@ -102,6 +102,7 @@ mod sampler;
 #[cfg(any(test, feature = "reference"))]
 pub mod scalar;
 mod surrogate;
+mod totals;
 
 pub use advantage::{
     AdvantageEstimator, GroupFilter, RewardColumn, RewardScale, filter_groups, group_advantages,
@@ -109,7 +110,7 @@ pub use advantage::{
     soft_overlong_penalty, sum_rewards,
 };
 pub use aggregate::LossAggregation;
-pub use batch::{LossTotals, PolicyBatch};
+pub use batch::PolicyBatch;
 pub use checks::{check_gradients, check_tokens};
 pub use config::GrpoConfig;
 pub use entropy::{AdaptiveEntropy, EntropyController};
@@ -126,6 +127,7 @@ pub use ratio::{MAX_LOG_RATIO, RatioLevel};
 pub use rows::{RowOrigin, RowRatio, RowRole, SftTerm, SftTokenWeight};
 pub use sampler::{SamplerBound, SamplerCorrection, SamplerLevel};
 pub use surrogate::{ClipRange, GammaShape, Surrogate};
+pub use totals::LossTotals;
 
 /// The repository's README: its loop must compile and learn.
 #[cfg(doctest)]

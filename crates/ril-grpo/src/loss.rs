@@ -29,7 +29,7 @@ pub struct PolicyLoss {
 ///   the off-policy mask drops. It weighs the policy-gradient term, not the KL.
 /// * The bonus is `entropy_coefficient` times the mean entropy over the tokens that carry it.
 /// * With [`SftTerm`] the loss is `(1 - weight)` times all that, plus `weight` times the mean cross-entropy of teacher
-///   tokens.
+///   tokens. A micro-batch may lack them; the batch may not, for the loss would only shrink.
 ///
 /// Every mean divides by the totals of the whole batch, so losses and gradients of micro-batches add up. Computed in
 /// `f32` whatever the type of the scores.
@@ -47,7 +47,8 @@ pub struct PolicyLoss {
 /// # Errors
 /// [`GrpoError::Shape`] if a score has not the batch's shape, [`GrpoError::MissingReference`] if `beta` is not 0
 /// and the batch holds no reference, [`GrpoError::MissingEntropy`] if there is a bonus and the scores hold no
-/// entropies, [`GrpoError::Config`] as [`GrpoConfig::validate`].
+/// entropies, [`GrpoError::Config`] as [`GrpoConfig::validate`], and for an [`SftTerm`] of weight above 0 when the
+/// totals count no teacher tokens.
 pub fn policy_loss(
     batch: &PolicyBatch,
     scores: impl Into<TokenScores>,
@@ -82,6 +83,9 @@ fn checked(batch: &PolicyBatch, scores: TokenScores, config: &GrpoConfig) -> Res
         check_shape("entropy", &shape, &entropy.dims())?;
     } else if config.entropy_coefficient > 0.0 {
         return Err(GrpoError::MissingEntropy { coefficient: config.entropy_coefficient });
+    }
+    if batch.totals().sft_tokens == 0 && config.sft.is_some_and(|sft| sft.weight > 0.0) {
+        return Err(GrpoError::Config("sft: expected teacher tokens in the batch (with_rows), got none".into()));
     }
     Ok(TokenScores {
         log_probs: scores.log_probs.cast(DType::F32),

@@ -77,6 +77,33 @@ fn an_excluded_row_leaves_every_denominator() {
 }
 
 #[test]
+fn a_supervised_term_without_teacher_tokens_is_refused() {
+    let device = Device::flex();
+    let zeros = |rows| Tensor::<2>::zeros([rows, SEQ], &device);
+    let batch = |padded: f32| {
+        let mask = Tensor::cat(vec![zeros(1), zeros(1) + padded], 0).equal_elem(0.0);
+        PolicyBatch::new(zeros(2), None, Tensor::zeros([2], &device), mask).unwrap()
+    };
+    let roles = vec![RowRole::STUDENT, RowRole::CHORD_TEACHER];
+    let config = |weight| {
+        let token_weight = SftTokenWeight::Uniform;
+        GrpoConfig::dapo().with_sft(Some(SftTerm { weight, token_weight }))
+    };
+    let taught = batch(0.0).with_rows(roles.clone(), None).unwrap();
+    let untaught = [batch(0.0), batch(1.0).with_rows(roles, None).unwrap()];
+    for batch in &untaught {
+        let error = policy_loss(batch, zeros(2), &config(0.5)).unwrap_err();
+        assert!(error.to_string().starts_with("config: sft"), "{error}");
+        // Nothing shrinks.
+        assert!(policy_loss(batch, zeros(2), &config(0.0)).is_ok());
+    }
+    let without_teacher = taught.rows(0..1).unwrap();
+    assert!(policy_loss(&without_teacher, zeros(1), &config(0.5)).is_ok());
+    let spanning = untaught[0].clone().replace_totals(untaught[0].totals() + taught.totals()).unwrap();
+    assert!(policy_loss(&spanning, zeros(2), &config(0.5)).is_ok());
+}
+
+#[test]
 fn metrics_carry_no_graph() {
     let device = Device::flex();
     let zeros = Tensor::<2>::zeros([2, SEQ], &device);

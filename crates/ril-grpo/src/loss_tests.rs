@@ -141,6 +141,15 @@ fn config() -> impl Strategy<Value = GrpoConfig> {
     )
 }
 
+/// A case, and settings that it does not refuse.
+fn case_and_config() -> impl Strategy<Value = (Case, GrpoConfig)> {
+    (case(), config()).prop_map(|(case, config)| {
+        let has_teacher = case.scalar().totals.sft_tokens > 0;
+        let sft = config.sft.filter(|_| has_teacher);
+        (case, config.with_sft(sft))
+    })
+}
+
 fn tensor(values: &[f32], device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values.to_vec(), [ROWS, SEQ]), device)
 }
@@ -253,7 +262,7 @@ impl Case {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
     #[test]
-    fn loss_and_gradient_equal_the_scalar_twin(case in case(), config in config()) {
+    fn loss_and_gradient_equal_the_scalar_twin((case, config) in case_and_config()) {
         prop_assume!(!case.is_on_a_bound());
         let (loss, gradient) = case.tensor_loss(&config);
         let batch = case.scalar();
@@ -284,7 +293,7 @@ proptest! {
     }
 
     #[test]
-    fn micro_batches_of_every_option_add_up(case in case(), config in config(), cut in 1..ROWS) {
+    fn micro_batches_of_every_option_add_up((case, config) in case_and_config(), cut in 1..ROWS) {
         let device = Device::flex();
         let batch = case.batch(&device);
         let of = |rows: std::ops::Range<usize>| {
@@ -302,7 +311,7 @@ proptest! {
     }
 
     #[test]
-    fn padding_content_reaches_no_option(case in case(), config in config(), infinite: bool) {
+    fn padding_content_reaches_no_option((case, config) in case_and_config(), infinite: bool) {
         let poison = if infinite { f32::NEG_INFINITY } else { f32::NAN };
         let fill = |values: &[f32]| -> Vec<f32> {
             values.iter().zip(&case.mask).map(|(value, keep)| if *keep { *value } else { poison }).collect()
@@ -320,7 +329,7 @@ proptest! {
     }
 
     #[test]
-    fn given_log_probs_equal_to_the_old_ones_are_the_old_ones(case in case(), config in config()) {
+    fn given_log_probs_equal_to_the_old_ones_are_the_old_ones((case, config) in case_and_config()) {
         let case = Case { given: case.old.clone(), ..case };
         let same = case.with_ratio(RowRatio::Given, RowRatio::SameOld);
         let given = case.with_ratio(RowRatio::SameOld, RowRatio::Given);
@@ -328,7 +337,7 @@ proptest! {
     }
 
     #[test]
-    fn given_log_probs_stand_where_the_old_ones_stood(case in case(), config in config()) {
+    fn given_log_probs_stand_where_the_old_ones_stood((case, config) in case_and_config()) {
         let given = case.with_ratio(RowRatio::SameOld, RowRatio::Given);
         let mut moved = given.with_ratio(RowRatio::Given, RowRatio::SameOld);
         for (token, old) in moved.old.iter_mut().enumerate() {
@@ -340,7 +349,7 @@ proptest! {
     }
 
     #[test]
-    fn a_dual_clip_is_a_two_sided_clip(case in case(), config in config(), max_ratio in 1.4..4.0) {
+    fn a_dual_clip_is_a_two_sided_clip((case, config) in case_and_config(), max_ratio in 1.4..4.0) {
         let clip = ClipRange::new(0.2, 0.2);
         let loss = |surrogate| case.tensor_loss(&config.clone().with_ratio(RatioLevel::Token).with_surrogate(surrogate)).0;
         let (two, dual) = (loss(Surrogate::TwoSided { clip, max_ratio }), loss(Surrogate::DualClip { clip, max_ratio }));
