@@ -159,6 +159,14 @@ fn rows(values: &[f32]) -> Vec<Vec<f64>> {
     values.chunks(SEQ).map(row).collect()
 }
 
+/// Gradient of a loss; 0 where none of its terms reaches the tensor.
+fn host_gradient(tensor: &Tensor<2>, loss: Tensor<1>) -> Vec<f32> {
+    match tensor.grad(&loss.backward()) {
+        Some(gradient) => gradient.into_data().iter::<f32>().collect(),
+        None => vec![0.0; tensor.dims().iter().product()],
+    }
+}
+
 impl Case {
     fn batch(&self, device: &Device) -> PolicyBatch {
         let mask = Tensor::from_data(TensorData::new(self.mask.clone(), [ROWS, SEQ]), device);
@@ -254,8 +262,7 @@ impl Case {
         let scores = TokenScores { log_probs: log_probs.clone(), entropy: Some(tensor(&self.entropy, &device)) };
         let loss = policy_loss(&self.batch(&device), scores, config).unwrap().loss;
         let value = f64::from(loss.clone().into_scalar::<f32>());
-        let gradient = log_probs.grad(&loss.backward()).map(|gradient| gradient.into_data().iter::<f32>().collect());
-        (value, gradient.unwrap_or_else(|| vec![0.0; TOKENS]))
+        (value, host_gradient(&log_probs, loss))
     }
 }
 
@@ -298,16 +305,22 @@ proptest! {
         let batch = case.batch(&device);
         let of = |rows: std::ops::Range<usize>| {
             let cut = |values: &[f32]| tensor(values, &device).slice_dim(0, rows.clone());
-            let scores = TokenScores { log_probs: cut(&case.log_probs), entropy: Some(cut(&case.entropy)) };
-            let loss = policy_loss(&batch.rows(rows.clone()).unwrap(), scores, &config).unwrap();
-            (f64::from(loss.loss.into_scalar::<f32>()), loss.metrics)
+            let log_probs = cut(&case.log_probs).autodiff().require_grad();
+            let scores = TokenScores { log_probs: log_probs.clone(), entropy: Some(cut(&case.entropy).autodiff()) };
+            let PolicyLoss { loss, metrics } = policy_loss(&batch.rows(rows.clone()).unwrap(), scores, &config).unwrap();
+            let value = f64::from(loss.clone().into_scalar::<f32>());
+            (value, host_gradient(&log_probs, loss), metrics)
         };
-        let (whole, metrics) = of(0..ROWS);
-        let (first, second) = (of(0..cut), of(cut..ROWS));
+        let (whole, first, second) = (of(0..ROWS), of(0..cut), of(cut..ROWS));
         let sum = first.0 + second.0;
-        prop_assert!((sum - whole).abs() <= 1e-5 * whole.abs().max(1.0), "{sum} {whole}");
-        let joined = PolicyMetrics::cat(&[first.1, second.1]).unwrap().read().unwrap();
-        prop_assert_eq!(joined, metrics.read().unwrap());
+        prop_assert!((sum - whole.0).abs() <= 1e-5 * whole.0.abs().max(1.0), "{sum} {}", whole.0);
+        let parts = [first.1, second.1].concat();
+        prop_assert_eq!(parts.len(), whole.1.len());
+        for (part, whole) in parts.iter().zip(&whole.1) {
+            prop_assert!((part - whole).abs() <= 1e-5 * whole.abs().max(1.0), "{part} {whole}");
+        }
+        let joined = PolicyMetrics::cat(&[first.2, second.2]).unwrap().read().unwrap();
+        prop_assert_eq!(joined, whole.2.read().unwrap());
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Properties of `group_advantages`, numbered as in the design (1 to 5).
+//! Properties of advantages: those of `group_advantages` numbered as in the design (1 to 5).
 
 use proptest::prelude::*;
-use ril_grpo::{RewardScale, group_advantages};
+use ril_grpo::{RewardScale, group_advantages, leave_one_out_advantages, reinforce_plus_plus_advantages};
 
 const SCALES: [RewardScale; 2] = [RewardScale::GroupStd, RewardScale::None];
 
@@ -60,15 +60,17 @@ proptest! {
 
     // 3
     #[test]
-    fn a_shift_changes_nothing_and_a_factor_scales((rewards, group_size) in groups(), shift in -8f32..8.0) {
+    fn a_shift_changes_nothing_and_a_factor_scales(
+        (rewards, group_size) in groups(), shift in -8f32..8.0, factor in 0.5f32..20.0,
+    ) {
         let map = |f: &dyn Fn(f32) -> f32| rewards.iter().map(|r| r.map(f)).collect::<Vec<_>>();
         let shifted = map(&|r| r + shift);
-        let scaled = map(&|r| r * 4.0);
+        let scaled = map(&|r| r * factor);
         let none = |rewards: &[Option<f32>]| advantages(rewards, group_size, RewardScale::None);
         let std = |rewards: &[Option<f32>]| advantages(rewards, group_size, RewardScale::GroupStd);
         prop_assert!(near(&none(&shifted), &none(&rewards), 1e-5));
-        let four_times: Vec<f32> = none(&rewards).iter().map(|a| a * 4.0).collect();
-        prop_assert!(near(&none(&scaled), &four_times, 1e-6));
+        let times: Vec<f32> = none(&rewards).iter().map(|a| a * factor).collect();
+        prop_assert!(near(&none(&scaled), &times, 1e-5 * factor));
         let originals = rewards.chunks(group_size);
         let results = std(&scaled).into_iter().zip(std(&rewards)).collect::<Vec<_>>();
         for (group, pairs) in originals.zip(results.chunks(group_size)) {
@@ -77,6 +79,55 @@ proptest! {
                 prop_assert!(pairs.iter().all(|(a, b)| (a - b).abs() < 5e-3));
             }
         }
+    }
+
+    #[test]
+    fn the_deviation_of_the_batch_removes_its_scale((rewards, group_size) in groups(), factor in 0.5f32..20.0) {
+        let all: Vec<f64> = rewards.iter().flatten().map(|&r| f64::from(r)).collect();
+        prop_assume!(all.len() > 1 && sample_std(&all) > 0.1);
+        let scaled: Vec<Option<f32>> = rewards.iter().map(|r| r.map(|r| r * factor)).collect();
+        let before = advantages(&rewards, group_size, RewardScale::BatchStd);
+        prop_assert!(near(&advantages(&scaled, group_size, RewardScale::BatchStd), &before, 1e-2));
+        // One factor for all groups.
+        let centred = advantages(&rewards, group_size, RewardScale::None);
+        let divided: Vec<f32> = centred.iter().map(|a| a / (sample_std(&all) + 1e-4) as f32).collect();
+        prop_assert!(near(&before, &divided, 1e-5));
+    }
+
+    #[test]
+    fn leaving_one_out_is_n_over_n_minus_one_times_centring((rewards, group_size) in groups()) {
+        let left_out = leave_one_out_advantages(&rewards, group_size).unwrap();
+        let centred = advantages(&rewards, group_size, RewardScale::None);
+        for (start, group) in rewards.chunks(group_size).enumerate().map(|(i, group)| (i * group_size, group)) {
+            let n = group.iter().flatten().count() as f32;
+            let factor = if n < 2.0 { 0.0 } else { n / (n - 1.0) };
+            let expected: Vec<f32> = centred[start..][..group_size].iter().map(|a| a * factor).collect();
+            prop_assert!(near(&left_out[start..][..group_size], &expected, 1e-5));
+            // The baseline of a member is the mean of the others.
+            for (i, reward) in group.iter().enumerate().filter_map(|(i, reward)| Some((i, (*reward)?))) {
+                let others: f32 = group.iter().flatten().sum::<f32>() - reward;
+                let expected = if n < 2.0 { 0.0 } else { reward - others / (n - 1.0) };
+                prop_assert!((left_out[start + i] - expected).abs() < 1e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn whitened_advantages_have_mean_zero_and_variance_one_over_tokens(
+        (rewards, group_size) in groups(), lengths in prop::collection::vec(0usize..9, 15),
+    ) {
+        let lengths = &lengths[..rewards.len()];
+        let whitened = reinforce_plus_plus_advantages(&rewards, group_size, lengths).unwrap();
+        let centred = advantages(&rewards, group_size, RewardScale::None);
+        let per_token = |values: &[f32]| -> Vec<f64> {
+            let scored = values.iter().zip(lengths).zip(&rewards).filter(|(_, reward)| reward.is_some());
+            scored.flat_map(|((a, n), _)| std::iter::repeat_n(f64::from(*a), *n)).collect()
+        };
+        let before = per_token(&centred);
+        prop_assume!(before.len() > 1 && sample_std(&before) > 0.1);
+        let tokens = per_token(&whitened);
+        prop_assert!((tokens.iter().sum::<f64>() / tokens.len() as f64).abs() < 1e-5);
+        prop_assert!((sample_std(&tokens) - 1.0).abs() < 1e-4);
     }
 
     // 4

@@ -8,9 +8,10 @@ use ril_grpo::{
 };
 
 const SEQ: usize = 5;
-const AGGREGATIONS: [LossAggregation; 3] = [
+const AGGREGATIONS: [LossAggregation; 4] = [
     LossAggregation::TokenMean,
     LossAggregation::SeqMeanTokenMean,
+    LossAggregation::SeqMeanTokenSum,
     LossAggregation::TokenSumOverBudget { max_completion_len: SEQ },
 ];
 
@@ -57,6 +58,18 @@ impl Case {
     fn run(&self, config: &GrpoConfig) -> Output {
         let log_probs = self.table(&self.log_probs, &Device::flex().autodiff());
         evaluate(&self.batch(), log_probs, config)
+    }
+
+    /// What the loss of a token of this row is multiplied by.
+    fn weight(&self, row: usize, aggregation: LossAggregation) -> f64 {
+        let trained = |mask: &[bool]| mask.iter().filter(|trained| **trained).count().max(1) as f64;
+        let rows = self.rows() as f64;
+        match aggregation {
+            LossAggregation::TokenMean => 1.0 / trained(&self.mask),
+            LossAggregation::SeqMeanTokenMean => 1.0 / (trained(&self.mask[row * SEQ..][..SEQ]) * rows),
+            LossAggregation::SeqMeanTokenSum => 1.0 / rows,
+            LossAggregation::TokenSumOverBudget { max_completion_len } => 1.0 / (rows * max_completion_len as f64),
+        }
     }
 
     /// Every padded value replaced by one that would spoil a sum.
@@ -168,20 +181,11 @@ proptest! {
     #[test]
     fn on_policy_the_gradient_is_reinforce(case in cases(0.0001)) {
         let case = Case { log_probs: case.old.clone(), ..case };
-        let tokens = case.mask.iter().filter(|m| **m).count() as f32;
         for aggregation in AGGREGATIONS {
             let output = case.run(&config(aggregation));
             for (token, got) in output.gradient.iter().enumerate() {
                 let row = token / SEQ;
-                let length = case.mask[row * SEQ..][..SEQ].iter().filter(|m| **m).count() as f32;
-                let rows = case.rows() as f32;
-                let weight = match aggregation {
-                    _ if !case.mask[token] => 0.0,
-                    LossAggregation::TokenMean => 1.0 / tokens,
-                    LossAggregation::SeqMeanTokenMean => 1.0 / (length * rows),
-                    LossAggregation::SeqMeanTokenSum => 1.0 / rows,
-                    LossAggregation::TokenSumOverBudget { .. } => 1.0 / (rows * SEQ as f32),
-                };
+                let weight = if case.mask[token] { case.weight(row, aggregation) as f32 } else { 0.0 };
                 prop_assert!(near(*got, -case.advantages[row] * weight, 1e-6));
             }
         }
@@ -189,17 +193,19 @@ proptest! {
 
     // 8
     #[test]
-    fn the_gradient_stops_only_where_the_clip_binds(case in cases(0.6)) {
-        let config = config(LossAggregation::TokenMean);
+    fn the_gradient_stops_only_where_the_clip_binds(case in cases(0.6), low in 0.05..0.4f64, high in 0.05..0.6f64) {
+        let clip = ClipRange::new(low, high);
+        let config = config(LossAggregation::TokenMean).with_surrogate(Surrogate::Clipped(clip));
+        let (low, high) = (1.0 - low, 1.0 + high);
         let output = case.run(&config);
         for (token, gradient) in output.gradient.iter().enumerate() {
             let advantage = case.advantages[token / SEQ];
             let ratio = f64::from(case.log_probs[token] - case.old[token]).exp();
-            let edge = (ratio - 1.2).abs().min((ratio - 0.8).abs());
+            let edge = (ratio - high).abs().min((ratio - low).abs());
             if !case.mask[token] || edge < 1e-4 || advantage.abs() < 1e-3 {
                 continue;
             }
-            let is_clipped = (advantage > 0.0 && ratio > 1.2) || (advantage < 0.0 && ratio < 0.8);
+            let is_clipped = (advantage > 0.0 && ratio > high) || (advantage < 0.0 && ratio < low);
             prop_assert_eq!(*gradient == 0.0, is_clipped, "ratio {} A {}", ratio, advantage);
             if !is_clipped {
                 prop_assert_eq!(gradient.signum(), -advantage.signum());
@@ -214,8 +220,12 @@ proptest! {
             let wide = |high: f64| config(aggregation).with_surrogate(Surrogate::Clipped(ClipRange::new(1.0, high)));
             let clipped = case.run(&config(aggregation)).metrics.read().unwrap();
             let unclipped = case.run(&wide(1e9)).metrics.read().unwrap();
-            for (clipped, unclipped) in clipped.iter().zip(&unclipped) {
+            for (row, (clipped, unclipped)) in clipped.iter().zip(&unclipped).enumerate() {
                 prop_assert!(clipped.loss >= unclipped.loss - 1e-6);
+                let trained = (row * SEQ..(row + 1) * SEQ).filter(|token| case.mask[*token]);
+                let ratios: f64 = trained.map(|token| f64::from(case.log_probs[token] - case.old[token]).exp()).sum();
+                let expected = -ratios * f64::from(case.advantages[row]) * case.weight(row, aggregation);
+                prop_assert!((unclipped.loss - expected).abs() <= 1e-5 * expected.abs().max(1.0));
             }
             prop_assert_eq!(case.run(&wide(1e9)).loss, case.run(&wide(1e6)).loss);
             prop_assert!(unclipped.iter().all(|row| row.clip_low + row.clip_high == 0.0));
@@ -254,10 +264,14 @@ proptest! {
     #[test]
     fn aggregations_agree_on_full_completions(case in cases(1.0)) {
         let case = Case { mask: vec![true; case.mask.len()], ..case };
-        let outputs = AGGREGATIONS.map(|a| case.run(&config(a).with_beta(0.1)));
-        for output in &outputs[1..] {
-            prop_assert!(near(output.loss, outputs[0].loss, 1e-6));
-            prop_assert!(all_near(&output.gradient, &outputs[0].gradient, 1e-6));
+        let expected = case.run(&config(LossAggregation::TokenMean).with_beta(0.1));
+        for aggregation in AGGREGATIONS {
+            let output = case.run(&config(aggregation).with_beta(0.1));
+            // A sum over the row is its mean times its length.
+            let factor = if aggregation == LossAggregation::SeqMeanTokenSum { SEQ as f32 } else { 1.0 };
+            prop_assert!(near(output.loss, factor * expected.loss, 1e-6));
+            let gradient: Vec<f32> = expected.gradient.iter().map(|gradient| factor * gradient).collect();
+            prop_assert!(all_near(&output.gradient, &gradient, 1e-6));
         }
     }
 
