@@ -124,9 +124,9 @@ impl PolicyBatch {
                 ));
             };
             check_shape("behaviour_log_probs", &[rows, seq], &given.dims())?;
-            let is_given = Tensor::<2, Bool>::from_data(TensorData::new(is_given, [rows, 1]), &self.padding.device());
-            let given = given.inner().cast(DType::F32);
-            self.old_log_probs = self.old_log_probs.mask_where(is_given.expand([rows, seq]), given);
+            let is_given: Vec<bool> = is_given.into_iter().flat_map(|is_given| vec![is_given; seq]).collect();
+            let is_given = Tensor::from_data(TensorData::new(is_given, [rows, seq]), &self.padding.device());
+            self.old_log_probs = self.old_log_probs.mask_where(is_given, given.inner().cast(DType::F32));
         }
         let row_tokens = self.read_row_tokens()?;
         let tokens_of = |test: fn(&RowRole) -> bool| -> usize {
@@ -262,6 +262,11 @@ impl PolicyBatch {
         })
     }
 
+    /// Whether there is no token at all, trained or not: no rows, or rows of no columns.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.dims().contains(&0)
+    }
+
     /// `[batch, seq]`.
     pub fn dims(&self) -> [usize; 2] {
         self.padding.dims()
@@ -310,11 +315,21 @@ impl PolicyBatch {
         self.top_entropy.clone().map(Tensor::bool_not)
     }
 
+    /// 1 where a row is [`RowRatio::Excluded`], `[batch]`.
+    pub(crate) fn is_excluded(&self) -> Tensor<1> {
+        match &self.rows {
+            Some(rows) => rows.is_excluded.clone().float().squeeze_dim(1),
+            None => Tensor::zeros([self.dims()[0]], &self.padding.device()),
+        }
+    }
+
     /// True where a token has no policy term, `[batch, seq]`: padding, and rows that are excluded.
     pub(crate) fn policy_padding(&self) -> Tensor<2, Bool> {
         match &self.rows {
-            Some(rows) => self.padding.clone().bool_or(rows.is_excluded.clone().expand(self.dims())),
-            None => self.padding.clone(),
+            Some(rows) if !self.is_empty() => {
+                self.padding.clone().bool_or(rows.is_excluded.clone().expand(self.dims()))
+            }
+            _ => self.padding.clone(),
         }
     }
 

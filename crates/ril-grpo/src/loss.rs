@@ -21,6 +21,26 @@ pub struct PolicyLoss {
     pub metrics: PolicyMetrics,
 }
 
+impl PolicyLoss {
+    /// That of a batch without rows or without columns: Burn cannot expand to them.
+    fn of_nothing(batch: &PolicyBatch, scores: TokenScores) -> Self {
+        let zeros = || Tensor::<1>::zeros([batch.dims()[0]], &batch.padding().device());
+        let metrics = PolicyMetrics {
+            row_loss: zeros(),
+            row_tokens: zeros(),
+            row_is_excluded: batch.is_excluded(),
+            row_log_prob: zeros(),
+            row_ratio: zeros(),
+            row_clip_low: zeros(),
+            row_clip_high: zeros(),
+            row_kl: batch.ref_log_probs().map(|_| zeros()),
+            row_entropy: scores.entropy.map(|_| zeros()),
+            sampler: batch.sampler().map(|sampler| SamplerColumns::new(batch, sampler)),
+        };
+        Self { loss: scores.log_probs.sum(), metrics }
+    }
+}
+
 /// `mean_t [ w_t surrogate(rho_t, A) + beta KL_t ]`, less an entropy bonus, mixed with a supervised term; minimised.
 ///
 /// * `rho` is the importance ratio ([`RatioLevel`](crate::RatioLevel), [`RowRatio`](crate::RowRatio)), the surrogate
@@ -42,7 +62,7 @@ pub struct PolicyLoss {
 /// # Shapes
 /// - `scores`: log-probabilities `[batch, seq]`, nats, under the current policy, alone or with entropies
 ///   ([`TokenScores`])
-/// - output: `[1]`; a batch without trained tokens gives 0
+/// - output: `[1]`; a batch without trained tokens gives 0, one without rows or columns too
 ///
 /// # Errors
 /// [`GrpoError::Shape`] if a score has not the batch's shape, [`GrpoError::MissingReference`] if `beta` is not 0
@@ -56,12 +76,14 @@ pub fn policy_loss(
 ) -> Result<PolicyLoss, GrpoError> {
     config.validate()?;
     let scores = checked(batch, scores.into(), config)?;
+    if batch.is_empty() {
+        return Ok(PolicyLoss::of_nothing(batch, scores));
+    }
     let terms = Terms::new(batch, scores, config);
     let TokenLoss { loss: policy, clipped } = terms.policy(batch, config);
-    let per_token = match (&terms.kl, config.beta) {
-        (_, 0.0) => policy,
-        (Some(kl), beta) => policy + kl.clone() * beta,
-        (None, beta) => return Err(GrpoError::MissingReference { beta }),
+    let per_token = match &terms.kl {
+        Some(kl) if config.beta != 0.0 => policy + kl.clone() * config.beta,
+        _ => policy,
     };
     let row_sums = sum_tokens(per_token, terms.padding.clone());
     let policy_tokens = count_tokens(terms.padding.clone());
@@ -83,6 +105,9 @@ fn checked(batch: &PolicyBatch, scores: TokenScores, config: &GrpoConfig) -> Res
         check_shape("entropy", &shape, &entropy.dims())?;
     } else if config.entropy_coefficient > 0.0 {
         return Err(GrpoError::MissingEntropy { coefficient: config.entropy_coefficient });
+    }
+    if config.beta != 0.0 && batch.ref_log_probs().is_none() {
+        return Err(GrpoError::MissingReference { beta: config.beta });
     }
     if batch.totals().sft_tokens == 0 && config.sft.is_some_and(|sft| sft.weight > 0.0) {
         return Err(GrpoError::Config("sft: expected teacher tokens in the batch (with_rows), got none".into()));
@@ -178,10 +203,7 @@ impl Terms {
         PolicyMetrics {
             row_loss: row_loss.inner(),
             row_tokens: count_tokens(batch.padding()),
-            row_is_excluded: match batch.row_tensors() {
-                Some(rows) => rows.is_excluded.clone().float().squeeze_dim(1),
-                None => Tensor::zeros([shape[0]], &device),
-            },
+            row_is_excluded: batch.is_excluded(),
             row_log_prob: sum(self.log_probs),
             row_ratio: sum(ratio),
             row_clip_low: clip(low),

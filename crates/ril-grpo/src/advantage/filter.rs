@@ -86,10 +86,8 @@ pub fn soft_overlong_penalty(
 /// [`GrpoError::Shape`] unless the mask has a whole number of columns.
 pub fn mask_truncated_rows(completion_mask: &mut [bool], is_truncated: &[bool]) -> Result<(), GrpoError> {
     let rows = is_truncated.len();
-    if rows == 0 || !completion_mask.len().is_multiple_of(rows) {
-        return check_shape("completion_mask", &[rows, 0], &[completion_mask.len()]);
-    }
-    let seq = completion_mask.len() / rows;
+    let seq = completion_mask.len() / rows.max(1);
+    check_shape("completion_mask", &[rows * seq], &[completion_mask.len()])?;
     for (row, _) in is_truncated.iter().enumerate().filter(|(_, is_truncated)| **is_truncated) {
         completion_mask[row * seq..(row + 1) * seq].fill(false);
     }

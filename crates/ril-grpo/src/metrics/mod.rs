@@ -65,10 +65,16 @@ impl SamplerColumns {
         let missing = padding.clone().bool_or(sampler.log_probs.clone().is_nan());
         let difference = sampler_difference(batch.old_log_probs(), sampler.log_probs.clone(), padding.clone()).abs();
         let level = sampler.correction.map(|correction| correction.level);
+        // An empty table has no largest value.
+        let edge = |table: Tensor<2>, edge: fn(Tensor<2>) -> Tensor<2>| {
+            if batch.is_empty() { table.sum_dim(1) } else { edge(table) }
+        };
+        let (min, max) = (|t: Tensor<2>| t.min_dim(1), |t: Tensor<2>| t.max_dim(1));
         let [weight_sum, weight_min, weight_max] = match (&sampler.weights, level) {
             (Some(weights), Some(SamplerLevel::Token)) => {
                 let filled = |value: f64| weights.clone().mask_fill(padding.clone(), value);
-                [filled(0.0).sum_dim(1), filled(f64::from(f32::MAX)).min_dim(1), filled(0.0).max_dim(1)].map(column)
+                let least = edge(filled(f64::from(f32::MAX)), min);
+                [filled(0.0).sum_dim(1), least, edge(filled(0.0), max)].map(column)
             }
             (Some(weights), _) => [weights, weights, weights].map(|weights| column(weights.clone())),
             (None, _) => {
@@ -80,7 +86,7 @@ impl SamplerColumns {
             level,
             tokens: column(missing.bool_not().float().sum_dim(1)),
             difference_sum: column(difference.clone().sum_dim(1)),
-            difference_max: column(difference.max_dim(1)),
+            difference_max: column(edge(difference, max)),
             weight_sum,
             weight_min,
             weight_max,
@@ -181,6 +187,9 @@ impl PolicyMetrics {
         let (has_kl, has_entropy) = (self.row_kl.is_some(), self.row_entropy.is_some());
         let level = self.sampler.as_ref().map(|sampler| sampler.level);
         let rows = self.row_loss.dims()[0];
+        if rows == 0 {
+            return Ok(Vec::new()); // Burn cannot stack nothing
+        }
         let mut columns = vec![
             self.row_loss,
             self.row_tokens,
