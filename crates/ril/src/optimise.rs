@@ -194,7 +194,7 @@ impl Part {
         let plain = LossTotals { sequences: step.totals.sequences.max(self.roles.len()), ..step.totals };
         let mut batch = PolicyBatch::with_totals(old, reference, advantages, self.mask.clone(), plain)?;
         if step.plan.tells_rows_apart() {
-            batch = batch.with_rows(self.roles.clone(), None)?.replace_totals(step.totals);
+            batch = batch.with_rows(self.roles.clone(), None)?.replace_totals(step.totals)?;
         }
         match &self.sampler_log_probs {
             Some(sampler) => batch.with_sampler(sampler.clone(), step.plan.sampler_correction),
