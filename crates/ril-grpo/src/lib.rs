@@ -119,8 +119,8 @@ pub use kl::{KlEstimator, KlGradient};
 pub use log_probs::{gather_log_probs, gather_scores, selective_log_probs, selective_scores};
 pub use loss::{PolicyLoss, policy_loss};
 pub use metrics::{
-    CompletionMetrics, PolicyMetrics, PolicySummary, RewardMetrics, RowMetrics, SamplerColumns, SamplerRow,
-    SamplerSummary, StepMetrics,
+    CompletionMetrics, OriginSummary, PolicyMetrics, PolicySummary, RewardMetrics, RowMetrics, SamplerColumns,
+    SamplerRow, SamplerSummary, Spread, StepMetrics,
 };
 pub use policy::{Policy, TokenScores};
 pub use ratio::{MAX_LOG_RATIO, RatioLevel};

@@ -1,10 +1,14 @@
 //! Sums per row, on the device, and their means on the host after one read.
 
+mod samples;
 mod step;
+mod summary;
 
 use burn::tensor::Tensor;
 
-pub use self::step::{CompletionMetrics, PolicySummary, RewardMetrics, SamplerSummary, StepMetrics};
+pub use self::samples::{CompletionMetrics, RewardMetrics, Spread};
+pub use self::step::{OriginSummary, StepMetrics};
+pub use self::summary::{PolicySummary, SamplerSummary};
 use crate::batch::Sampler;
 use crate::sampler::sampler_difference;
 use crate::{GrpoError, PolicyBatch, SamplerLevel};
