@@ -4,8 +4,9 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
 
+use crate::error::check_shape;
 use crate::ratio::log_ratio;
-use crate::{GrpoError, PolicyBatch};
+use crate::{GrpoError, PolicyBatch, TokenScores};
 
 /// Fails, with its name, on the first trainable parameter that got no gradient or one that is not finite.
 ///
@@ -55,27 +56,52 @@ impl ModuleVisitor for GradientCheck<'_> {
     }
 }
 
-/// Fails, with row and token, on the first trained token whose log-probability or importance ratio is not finite.
+/// Fails, with row and token, on the first trained token for which something that the loss reads is not finite.
 ///
-/// Call it when a loss came out NaN or infinite, or before every backward pass; the two tables are read from the
-/// device. `first_row` is the number of the micro-batch's first row in the batch, for the message.
+/// In this order, a table at a time: `log_probs`, `entropy`, `old_log_probs`, `ref_log_probs`, `sampler_log_probs`
+/// (where NaN means that the sampler gave none), `advantages` (named at the row's first trained token), and the ratio
+/// `exp(log_probs - old_log_probs)` before it is kept in bounds. Content under a false mask is arbitrary.
+///
+/// Call it when a loss came out NaN or infinite, or before every backward pass; each table is read from the device.
+/// `first_row` is the number of the micro-batch's first row in the batch, for the message.
+///
+/// # Shapes
+/// - `scores`: as in [`policy_loss`](crate::policy_loss), `[batch, seq]`
 ///
 /// # Errors
 /// [`GrpoError::NonFinite`], [`GrpoError::Shape`], [`GrpoError::DeviceRead`].
-pub fn check_tokens(batch: &PolicyBatch, log_probs: &Tensor<2>, first_row: usize) -> Result<(), GrpoError> {
-    let [rows, seq] = batch.dims();
-    crate::error::check_shape("log_probs", &[rows, seq], &log_probs.dims())?;
-    let log_probs = log_probs.clone().inner().cast(DType::F32);
-    let padding = batch.padding();
+pub fn check_tokens(batch: &PolicyBatch, scores: impl Into<TokenScores>, first_row: usize) -> Result<(), GrpoError> {
+    let TokenScores { log_probs, entropy } = scores.into();
+    let shape = batch.dims();
+    check_shape("log_probs", &shape, &log_probs.dims())?;
+    if let Some(entropy) = &entropy {
+        check_shape("entropy", &shape, &entropy.dims())?;
+    }
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let log_probs = log_probs.inner().cast(DType::F32);
+    let ratio = log_ratio(log_probs.clone(), batch.old_log_probs(), batch.padding()).exp();
+    let sampler = batch.sampler().map(|sampler| {
+        let missing = sampler.log_probs.clone().is_nan();
+        sampler.log_probs.clone().mask_fill(missing, 0.0)
+    });
     let tables = [
-        ("log_probs", log_probs.clone().mask_fill(padding.clone(), 0.0)),
-        ("ratio", log_ratio(log_probs, batch.old_log_probs(), padding).exp()),
+        ("log_probs", Some(log_probs)),
+        ("entropy", entropy.map(|entropy| entropy.inner().cast(DType::F32))),
+        ("old_log_probs", Some(batch.old_log_probs())),
+        ("ref_log_probs", batch.ref_log_probs()),
+        ("sampler_log_probs", sampler),
+        ("advantages", Some(batch.advantages().unsqueeze_dim::<2>(1).expand(shape))),
+        ("ratio", Some(ratio)),
     ];
     for (what, table) in tables {
+        let Some(table) = table.map(|table| table.mask_fill(batch.padding(), 0.0)) else { continue };
         let data = table.try_into_data().map_err(|source| GrpoError::DeviceRead { what, source })?;
         let values: Vec<f32> = data.iter::<f32>().collect();
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            return Err(GrpoError::NonFinite { what, row: first_row + at / seq, token: at % seq, value: values[at] });
+            let (row, token) = (first_row + at / shape[1], at % shape[1]);
+            return Err(GrpoError::NonFinite { what, row, token, value: values[at] });
         }
     }
     Ok(())
@@ -148,10 +174,36 @@ mod tests {
         let old = table([[-1.0, f32::NAN], [-1.0, -200.0]]);
         let batch = PolicyBatch::new(old, None, Tensor::zeros([2], &device), mask).unwrap();
         let fine = table([[-1.0, f32::NAN], [-1.0, -199.0]]);
-        check_tokens(&batch, &fine, 0).unwrap();
-        let broken = check_tokens(&batch, &table([[-1.0, 0.0], [f32::NEG_INFINITY, 0.0]]), 4).unwrap_err();
+        check_tokens(&batch, fine, 0).unwrap();
+        let broken = check_tokens(&batch, table([[-1.0, 0.0], [f32::NEG_INFINITY, 0.0]]), 4).unwrap_err();
         assert_eq!(broken.to_string(), "log_probs of row 5, token 0 is not finite: -inf");
-        let exploded = check_tokens(&batch, &table([[-1.0, 0.0], [-1.0, -1.0]]), 4).unwrap_err();
+        let exploded = check_tokens(&batch, table([[-1.0, 0.0], [-1.0, -1.0]]), 4).unwrap_err();
         assert_eq!(exploded.to_string(), "ratio of row 5, token 1 is not finite: inf");
+    }
+
+    #[test]
+    fn every_table_that_the_loss_reads_is_checked() {
+        let device = Device::flex();
+        let table = |values: [[f32; 2]; 2]| Tensor::<2>::from_floats(values, &device);
+        let fine = [[-1.0, f32::NAN], [-1.0, -1.0]];
+        // One table broken at its last token; the mask hides the second token of the first row.
+        let check = |broken: usize, value: f32| {
+            let of = |at: usize| table(if at == broken { [fine[0], [-1.0, value]] } else { fine });
+            let advantages = Tensor::from_floats([1.0, if broken == 5 { value } else { 1.0 }], &device);
+            let mask = Tensor::<2, Bool>::from_data([[true, false], [true, true]], &device);
+            let batch = PolicyBatch::new(of(2), Some(of(3)), advantages, mask).unwrap();
+            let batch = batch.with_sampler(of(4), None).unwrap();
+            check_tokens(&batch, TokenScores { log_probs: of(0), entropy: Some(of(1)) }, 0)
+        };
+        let names = ["log_probs", "entropy", "old_log_probs", "ref_log_probs", "sampler_log_probs", "advantages"];
+        for (broken, name) in names.into_iter().enumerate() {
+            let token = usize::from(name != "advantages");
+            for value in [f32::INFINITY, f32::NEG_INFINITY] {
+                let message = check(broken, value).unwrap_err().to_string();
+                assert_eq!(message, format!("{name} of row 1, token {token} is not finite: {value}"));
+            }
+            // NaN is what the sampler did not say.
+            assert_eq!(check(broken, f32::NAN).is_ok(), name == "sampler_log_probs", "{name}");
+        }
     }
 }

@@ -33,7 +33,16 @@ pub struct ScalarBatch {
     pub entropies: Vec<Vec<f64>>,
 }
 
-/// Twin of [`AdvantageEstimator::advantages`]; expects whole groups of finite rewards.
+/// Twin of [`AdvantageEstimator::advantages`]: `A_i = (r_i - baseline) / scale`, higher = better than its group.
+///
+/// Mean and deviation are those of the scored members, Bessel-corrected; a group with fewer than two gives 0. Source:
+/// that of each variant ([`crate::group_advantages`], [`crate::leave_one_out_advantages`],
+/// [`crate::reinforce_plus_plus_advantages`]). Panics unless the groups are whole; rewards are expected to be finite.
+///
+/// # Shapes
+/// - `rewards`: `[questions * group_size]`, group-contiguous; `None` = not scored, advantage 0
+/// - `completion_tokens`: `[questions * group_size]`; read by [`AdvantageEstimator::ReinforcePlusPlus`] alone
+/// - output: `[questions * group_size]`, in the unit of the rewards, or without unit where they are scaled
 pub fn advantages(
     estimator: AdvantageEstimator,
     rewards: &[Option<f32>],
@@ -95,7 +104,10 @@ fn std_of(values: &[f64]) -> f64 {
     if values.len() < 2 { 0.0 } else { (squares / (values.len() as f64 - 1.0)).sqrt() }
 }
 
-/// KL estimate of one token, nats.
+/// Estimate of `KL(policy || reference)` from one token, nats: with `d = ref_log_prob - log_prob`, kept in `[-20, 20]`,
+/// `-d` (k1), `d^2 / 2` (k2) or `e^d - d - 1` (k3); positive where the policy has moved away, k1 of either sign.
+///
+/// Source: J. Schulman, "Approximating KL divergence" (2020).
 pub fn kl(log_prob: f64, ref_log_prob: f64, estimator: KlEstimator) -> f64 {
     let d = (ref_log_prob - log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
     match estimator {
@@ -144,7 +156,10 @@ impl ScalarRow<'_> {
     }
 }
 
-/// Policy-gradient term of token `t`, to be minimised.
+/// Policy-gradient term of token `t`, to be minimised: the formula of each [`Surrogate`], in the unit of the advantage.
+///
+/// Falls with the log-probability where `A > 0`, rises where `A < 0`. Without the sampler's weight (but for
+/// [`Surrogate::GammaWeight`], which takes it in) and without the aggregation. Source: the paper of each variant.
 pub fn surrogate(row: &ScalarRow<'_>, t: usize, config: &GrpoConfig) -> f64 {
     let ratio = row.ratio(t, config.ratio);
     let a = row.advantage;
@@ -190,7 +205,16 @@ pub fn surrogate(row: &ScalarRow<'_>, t: usize, config: &GrpoConfig) -> f64 {
     }
 }
 
-/// Twin of [`policy_loss`](crate::policy_loss); see [`ScalarRow`] for `frozen`.
+/// Twin of [`policy_loss`](crate::policy_loss): the same sum over rows, divided by the totals of the batch, to be
+/// minimised.
+///
+/// Source: DeepSeekMath, arXiv 2402.03300, Equation 3, and the papers that the variants name. Panics where the tables
+/// have fewer rows or columns than the mask.
+///
+/// # Shapes
+/// - `log_probs`: `[batch][seq]`, nats, under the current policy
+/// - `frozen`: the same at the point where the gradient is taken, see [`ScalarRow`]
+/// - output: a number, in the unit of the advantages (KL, entropy and cross-entropy in nats)
 pub fn policy_loss(batch: &ScalarBatch, log_probs: &[Vec<f64>], frozen: &[Vec<f64>], config: &GrpoConfig) -> f64 {
     let mut loss = 0.0;
     for i in 0..batch.completion_mask.len() {
@@ -332,7 +356,7 @@ pub fn sampler_weights(
     weights
 }
 
-/// Smallest value with a share `level` of the sorted values below it, linearly interpolated; NaN for no values.
+/// The `level` quantile of some values, `level` in `[0, 1]`, linearly interpolated; NaN for no values.
 pub fn quantile(values: &[f64], level: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

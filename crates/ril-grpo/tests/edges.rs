@@ -146,7 +146,7 @@ fn a_batch_without_rows_or_columns_has_loss_zero() {
             batches.push(plain.clone().with_sampler(zeros(), None).unwrap());
         }
         for batch in &batches {
-            check_tokens(batch, &zeros(), 0).unwrap();
+            check_tokens(batch, zeros(), 0).unwrap();
             for config in configs() {
                 let log_probs = Tensor::<2>::zeros(shape, &device.clone().autodiff()).require_grad();
                 let scores = TokenScores { log_probs: log_probs.clone(), entropy: Some(zeros()) };
