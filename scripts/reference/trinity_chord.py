@@ -4,8 +4,10 @@
     pip install --no-deps -r scripts/reference/requirements-no-deps.txt
     python scripts/reference/trinity_chord.py
 
-Writes crates/ril-grpo/tests/fixtures/chord.json. Trinity's own classes run, in float64. `ray`, which its package imports
-for its logger, is replaced by a mock. Inputs are multiples of 1/256; log-probabilities are at most 0.
+Writes crates/ril-grpo/tests/fixtures/chord.json. Trinity's own classes run, in float64, with the token mean and without
+a cut-off, which ril-grpo does not have. `ray`, which Trinity's package imports for its logger, is replaced by a mock.
+Inputs are multiples of 1/256; log-probabilities are at most 0. Some expert token is trained: ril-grpo refuses the term
+without one.
 """
 
 import sys
@@ -24,23 +26,25 @@ from trl_grpo import EPSILONS, random_case
 SEED = 20251125
 OUT = Path(__file__).resolve().parents[2] / "crates/ril-grpo/tests/fixtures/chord.json"
 CASES = 24
-MODES = ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
+MODE = "token-mean"
 
 
 def draw_case(name, index, draw):
-    case = random_case(index, draw.generator)
+    while True:
+        case = random_case(index, draw.generator)
+        rows = len(case["completion_mask"])
+        experts = draw.chance(0.4, rows) if name == "mix" else torch.ones(rows, dtype=torch.bool)
+        if name == "mix":
+            experts[0], experts[-1] = True, False  # both kinds occur: a mean over no rows is NaN
+        if torch.tensor(case["completion_mask"])[experts].any():
+            break
+        index += 1
     old = -torch.tensor(on_grid(case["old_log_probs"])).abs()
     step = torch.tensor(case["log_probs"]) - torch.tensor(case["old_log_probs"])
     log_probs = (old + torch.tensor(on_grid(step.tolist()))).clamp(max=0.0)
     kept = {"name": name, "log_probs": log_probs.tolist(), "completion_mask": case["completion_mask"]}
     if name != "mix":
-        settings = {"loss_agg_mode": MODES[index % 4]}
-        if name == "sft_phi":
-            settings["cutoff_prob"] = draw.pick(1.0, 1.0, 0.8, 0.5)
-        return kept | {"settings": settings}
-    rows = len(old)
-    experts = draw.chance(0.4, rows)
-    experts[0], experts[-1] = True, False  # both kinds occur: a mean over no rows is NaN
+        return kept | {"settings": {"loss_agg_mode": MODE}}
     step = draw.integer(0, 12)
     low, high = draw.pick(*EPSILONS)
     settings = {
@@ -54,7 +58,7 @@ def draw_case(name, index, draw):
         "ppo_micro_batch_size_per_gpu": rows,
         "train_batch_size_usual": int((~experts).sum()),
         "train_batch_size_expert": int(experts.sum()),
-        "loss_agg_mode": MODES[index % 4],
+        "loss_agg_mode": MODE,
     }
     return kept | {
         "settings": settings,
