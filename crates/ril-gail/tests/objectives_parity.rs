@@ -1,7 +1,10 @@
 //! Every loss, its weights, pairs, regulariser and the gradient penalties against torch, by
 //! `scripts/reference/torch_gail.py`.
 
+mod common;
+
 use burn::tensor::{Device, Tensor};
+use common::{as_f64, largest, largest_gap, largest_relative_gap};
 use ril_gail::{
     AuthoredBy, DiscriminatorBatch, DiscriminatorObjective, GradientPenalty, LabelSmoothing, LossConfig, PairOutcome,
     RowPair, objective_loss, objective_value,
@@ -58,9 +61,8 @@ fn batch(case: &Value) -> DiscriminatorBatch {
 /// Largest gap of the gradients, relative to the largest of the expected ones.
 fn gradient_gap(got: &[f32], expected: &Value) -> f64 {
     let expected: Vec<f64> = list(expected).iter().map(number).collect();
-    assert_eq!(got.len(), expected.len());
-    let largest = expected.iter().fold(1e-3_f64, |largest, value| largest.max(value.abs()));
-    got.iter().zip(expected).map(|(got, expected)| (f64::from(*got) - expected).abs() / largest).fold(0.0, f64::max)
+    let scale = largest(expected.iter().map(|value| value.abs())).max(1e-3);
+    largest_gap(&as_f64(got), &expected) / scale
 }
 
 fn check(name: &str, case: &Value) -> (f64, f64) {
@@ -73,8 +75,7 @@ fn check(name: &str, case: &Value) -> (f64, f64) {
     let value = f64::from(loss.clone().into_scalar::<f32>());
     let gradient = input.grad(&loss.backward()).expect("tracked").try_into_vec_as::<f32>().expect("readable");
     let on_host = objective_value(&logits, &batch, &config).expect("finite");
-    let floor = expected.abs().max(1e-3);
-    let loss_gap = (value - expected).abs().max((on_host - expected).abs()) / floor;
+    let loss_gap = largest_relative_gap(&[value, on_host], &[expected; 2], 1e-3);
     (loss_gap, gradient_gap(&gradient, &case["gradient"]))
 }
 
@@ -84,8 +85,8 @@ fn losses_and_gradients_equal_torch() {
     for (name, cases) in fixture["objectives"].as_object().expect("a map") {
         let cases = list(cases);
         assert!(cases.len() >= 20);
-        let gaps = cases.iter().map(|case| check(name, case));
-        let (loss, gradient) = gaps.fold((0.0_f64, 0.0_f64), |worst, gap| (worst.0.max(gap.0), worst.1.max(gap.1)));
+        let (losses, gradients): (Vec<f64>, Vec<f64>) = cases.iter().map(|case| check(name, case)).unzip();
+        let (loss, gradient) = (largest(losses), largest(gradients));
         println!("{name}: {} cases, largest gap: loss {loss:.1e}, gradient {gradient:.1e}, relative", cases.len());
         assert!(loss <= LOSS_TOLERANCE, "{name}: loss {loss}");
         assert!(gradient <= GRADIENT_TOLERANCE, "{name}: gradient {gradient}");
@@ -102,17 +103,17 @@ fn penalties_equal_torchs_double_backward() {
     for (name, penalty) in kinds {
         let cases = list(&fixture["penalties"][name]);
         assert!(cases.len() >= 20);
-        let (mut value_gap, mut slope_gap) = (0.0_f64, 0.0_f64);
-        for case in cases {
+        let of_case = |case: &Value| {
             let head = Tensor::<1>::from_floats(numbers(&case["head"]).as_slice(), &Device::flex().autodiff());
             let head = head.require_grad();
             let value = penalty.of(head.clone().square().sum());
             let expected = number(&case["penalty"]);
-            let gap = (f64::from(value.clone().into_scalar::<f32>()) - expected).abs() / expected.max(0.01);
-            value_gap = value_gap.max(gap);
+            let got = f64::from(value.clone().into_scalar::<f32>());
             let gradient = head.grad(&value.backward()).expect("tracked").try_into_vec_as::<f32>().expect("readable");
-            slope_gap = slope_gap.max(gradient_gap(&gradient, &case["gradient"]));
-        }
+            (largest_relative_gap(&[got], &[expected], 0.01), gradient_gap(&gradient, &case["gradient"]))
+        };
+        let (values, slopes): (Vec<f64>, Vec<f64>) = cases.iter().map(of_case).unzip();
+        let (value_gap, slope_gap) = (largest(values), largest(slopes));
         println!("{name}: {} cases, largest gap: value {value_gap:.1e}, gradient {slope_gap:.1e}", cases.len());
         assert!(value_gap <= LOSS_TOLERANCE, "{name}: {value_gap}");
         assert!(slope_gap <= GRADIENT_TOLERANCE, "{name}: {slope_gap}");

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use burn::module::Module;
 use burn::optim::SgdConfig;
 use burn::tensor::Tensor;
-use common::{Model, adamw, input, model, origins, values};
+use common::{Model, adamw, as_f64, input, largest_gap, model, origins, values};
 use proptest::prelude::*;
 use ril_gail::{
     AccuracyGate, AuthoredBy, Discriminator, DiscriminatorObjective, DiscriminatorUpdate, GailConfig, GailError,
@@ -38,8 +38,8 @@ fn run(
     update_discriminator(model(3), &mut optimizer, &rows, Round::new(0, 0.2), config)
 }
 
-fn gap(one: &[f32], other: &[f32]) -> f32 {
-    one.iter().zip(other).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max)
+fn gap(one: &[f32], other: &[f32]) -> f64 {
+    largest_gap(&as_f64(one), &as_f64(other))
 }
 
 #[test]

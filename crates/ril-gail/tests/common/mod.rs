@@ -92,3 +92,27 @@ pub fn values(model: &impl Module) -> Vec<f32> {
     model.visit(&mut values);
     values.0
 }
+
+/// Largest distance between two lists. A distance that is not finite fails here: `f64::max` would drop a NaN.
+pub fn largest_gap(got: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(got.len(), expected.len(), "values");
+    largest(got.iter().zip(expected).map(|(got, expected)| (got - expected).abs()))
+}
+
+/// As [`largest_gap`], divided by the expected value, which counts as at least `floor`.
+pub fn largest_relative_gap(got: &[f64], expected: &[f64], floor: f64) -> f64 {
+    assert_eq!(got.len(), expected.len(), "values");
+    largest(got.iter().zip(expected).map(|(got, expected)| (got - expected).abs() / expected.abs().max(floor)))
+}
+
+/// The largest of some gaps, each finite; 0 of none.
+pub fn largest(gaps: impl IntoIterator<Item = f64>) -> f64 {
+    gaps.into_iter().fold(0.0, |largest, gap| {
+        assert!(gap.is_finite(), "a gap of {gap}");
+        largest.max(gap)
+    })
+}
+
+pub fn as_f64(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|value| f64::from(*value)).collect()
+}
