@@ -33,6 +33,24 @@ pub struct ImitationStats {
     pub n_generated: usize,
 }
 
+impl ImitationStats {
+    /// Names and values to log: `imitation/` and the name of the field. Absent where there is no number.
+    pub fn entries(&self) -> Vec<(&'static str, f64)> {
+        let means = [
+            ("imitation/disc_loss", self.disc_loss),
+            ("imitation/disc_acc", self.disc_acc),
+            ("imitation/disc_acc_expert", self.disc_acc_expert),
+            ("imitation/disc_acc_gen", Some(self.disc_acc_gen)),
+            ("imitation/disc_entropy", self.disc_entropy),
+            ("imitation/disc_proportion_expert_true", self.disc_proportion_expert_true),
+            ("imitation/disc_proportion_expert_pred", self.disc_proportion_expert_pred),
+        ];
+        let counts = [("imitation/n_expert", self.n_expert), ("imitation/n_generated", self.n_generated)];
+        let means = means.into_iter().filter_map(|(name, mean)| Some((name, f64::from(mean?))));
+        means.chain(counts.map(|(name, count)| (name, count as f64))).collect()
+    }
+}
+
 /// [`ImitationStats`] of a batch from its logits, in `f64`. A batch may be empty or hold one origin.
 ///
 /// # Shapes
@@ -118,6 +136,8 @@ mod tests {
         assert_eq!((empty.disc_acc_expert, empty.disc_proportion_expert_true), (None, None));
         assert_eq!((empty.disc_proportion_expert_pred, empty.disc_acc_gen), (None, 0.0));
         let students = imitation_stats(&[1.0], &[Student]).expect("finite");
+        assert!(students.entries().iter().all(|(name, _)| *name != "imitation/disc_acc_expert"));
+        assert_eq!((students.entries().len(), empty.entries().len()), (8, 3), "what is None has no entry");
         assert_eq!((students.disc_acc_expert, students.disc_acc_gen, students.disc_acc), (None, 1.0, Some(1.0)));
         let experts = imitation_stats(&[-1.0], &[Teacher]).expect("finite");
         assert_eq!((experts.disc_acc_expert, experts.disc_acc_gen), (Some(1.0), 0.0));

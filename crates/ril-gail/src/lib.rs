@@ -11,7 +11,7 @@
 //! | passes of a round | [`update_discriminator`], with [`AccuracyGate`] and weights of teachers |
 //! | earlier student texts | [`ReplayBuffer`] |
 //! | logit to reward | [`SimilarityReward`]; [`teacher_like_logit`] is the one place that turns the sign |
-//! | what to log | [`DiscriminatorStats`], [`TeacherStats`], [`ImitationStats`], [`length_only_accuracy`] |
+//! | what to log, in every round | [`Opinion`]: [`DiscriminatorStats`], [`TeacherStats`], [`ImitationStats`], [`length_only_accuracy`] |
 //!
 //! One round of RIL (arXiv 2510.19307, Algorithm 2) is [`update_discriminator`], then [`score_rows`] on a no-grad view,
 //! then [`similarity_reward`]:
@@ -71,6 +71,7 @@ mod imitation_stats;
 mod llm;
 mod loss;
 mod objective;
+mod opinion;
 mod pairs;
 mod penalty;
 mod replay;
@@ -92,6 +93,7 @@ pub use imitation_stats::{ImitationStats, imitation_stats};
 pub use llm::LlmDiscriminator;
 pub use loss::{AuthoredBy, DiscriminatorTotals, discriminator_loss};
 pub use objective::{DiscriminatorObjective, LabelSmoothing, objective_loss};
+pub use opinion::Opinion;
 pub use pairs::{PairOutcome, RowPair};
 pub use penalty::GradientPenalty;
 pub use replay::{ReplayBuffer, ReplayConfig, ReplayPolicy};

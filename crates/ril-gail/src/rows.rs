@@ -26,6 +26,14 @@ pub trait DiscriminatorRows {
         0
     }
 
+    /// Length of a row in any unit, the same for all rows (tokens, characters); `None`, the default, where it is not
+    /// known. Read for the alarm for a shortcut alone ([`Opinion::length_only_accuracy`](crate::Opinion)), never shown
+    /// to the discriminator.
+    fn length_of(&self, row: usize) -> Option<usize> {
+        let _ = row;
+        None
+    }
+
     /// The pairs that a loss on pairs compares; asked once an update, and only by such a loss. Default
     /// [`RowPair::in_order`]; override it to pair inside a question or to mark ties.
     fn pairs(&self) -> Vec<RowPair> {
@@ -38,6 +46,7 @@ pub trait DiscriminatorRows {
 pub struct RowsFromFn<'a, F, I> {
     origins: &'a [AuthoredBy],
     teachers: Vec<usize>,
+    lengths: Vec<usize>,
     pairs: Option<Vec<RowPair>>,
     build: F,
     input: PhantomData<fn() -> I>,
@@ -49,7 +58,7 @@ impl<'a, F, I> RowsFromFn<'a, F, I> {
     where
         F: Fn(&[usize]) -> Result<I, E>,
     {
-        Self { origins, teachers: Vec::new(), pairs: None, build, input: PhantomData }
+        Self { origins, teachers: Vec::new(), lengths: Vec::new(), pairs: None, build, input: PhantomData }
     }
 
     /// The same rows by these teachers: an index for each row, whatever it is for rows by the student; 0 for rows
@@ -57,6 +66,12 @@ impl<'a, F, I> RowsFromFn<'a, F, I> {
     #[must_use]
     pub fn with_teachers(self, teachers: Vec<usize>) -> Self {
         Self { teachers, ..self }
+    }
+
+    /// The same rows with these lengths, one for each row; none for rows beyond the end of the list.
+    #[must_use]
+    pub fn with_lengths(self, lengths: Vec<usize>) -> Self {
+        Self { lengths, ..self }
     }
 
     /// The same rows with these pairs in place of [`RowPair::in_order`].
@@ -84,6 +99,10 @@ where
 
     fn teacher_of(&self, row: usize) -> usize {
         self.teachers.get(row).copied().unwrap_or(0)
+    }
+
+    fn length_of(&self, row: usize) -> Option<usize> {
+        self.lengths.get(row).copied()
     }
 
     fn pairs(&self) -> Vec<RowPair> {

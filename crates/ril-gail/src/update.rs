@@ -8,9 +8,8 @@ use crate::gradients::clip_global_norm;
 use crate::score::{check_finite, read, read_logits, row_logits};
 use crate::split::{MicroBatch, micro_batches};
 use crate::{
-    AuthoredBy, Discriminator, DiscriminatorBatch, DiscriminatorRows, DiscriminatorStats, GailConfig, GailError,
-    ImitationStats, RowPair, TeacherStats, discriminator_stats, imitation_stats, objective_loss, objective_value,
-    teacher_stats,
+    AuthoredBy, Discriminator, DiscriminatorBatch, DiscriminatorRows, GailConfig, GailError, Opinion, RowPair,
+    objective_loss, objective_value,
 };
 
 /// Which update of a run this is.
@@ -42,11 +41,7 @@ impl Round {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiscriminatorUpdate {
     /// The discriminator **before** its first step: its opinion of responses that it has never been trained on.
-    pub before: DiscriminatorStats,
-    /// The same opinion of each teacher that has a row, by index.
-    pub before_teachers: Vec<TeacherStats>,
-    /// The same opinion in the statistics of the `imitation` library.
-    pub before_imitation: ImitationStats,
+    pub before: Opinion,
     /// Optimizer steps taken: `updates_per_round`, or fewer when the accuracy gate held one back.
     pub steps: usize,
     /// What each pass minimised, before its step: the configured objective, with regulariser and penalty.
@@ -60,6 +55,16 @@ impl DiscriminatorUpdate {
     /// and are not run: `losses` ends with the pass held back.
     pub fn is_gated(&self) -> bool {
         self.steps < self.losses.len()
+    }
+
+    /// Names and values to log, flat: [`Opinion::entries`] of `before`, then `discriminator/objective` (what the last
+    /// pass minimised), `discriminator/grad_norm` (of the last pass) and `discriminator/steps`.
+    pub fn entries(&self) -> Vec<(&'static str, f64)> {
+        let mut entries = self.before.entries();
+        entries.extend(self.losses.last().map(|loss| ("discriminator/objective", f64::from(*loss))));
+        entries.extend(self.grad_norms.last().map(|norm| ("discriminator/grad_norm", f64::from(*norm))));
+        entries.push(("discriminator/steps", self.steps as f64));
+        entries
     }
 }
 
@@ -105,16 +110,16 @@ where
             Ok(pass) => pass,
             Err(error) => return (model, Err(error)),
         };
-        let report = match &mut report {
-            Some(report) => report,
-            None => match first_opinion(&pass, rows) {
-                Ok(first) => report.insert(first),
-                Err(error) => return (model, Err(error)),
-            },
-        };
+        let balanced_accuracy = pass.opinion.stats.balanced_accuracy();
+        let report = report.get_or_insert_with(|| DiscriminatorUpdate {
+            before: pass.opinion,
+            steps: 0,
+            losses: Vec::new(),
+            grad_norms: Vec::new(),
+        });
         report.losses.push(pass.loss);
         report.grad_norms.push(pass.grad_norm);
-        if config.accuracy_gate.is_some_and(|gate| gate.holds_back(round.number, pass.stats.balanced_accuracy())) {
+        if config.accuracy_gate.is_some_and(|gate| gate.holds_back(round.number, balanced_accuracy)) {
             break;
         }
         model = optimizer.step(round.learning_rate, model, pass.gradients);
@@ -122,19 +127,6 @@ where
     }
     let none = || GailError::Config("updates_per_round: expected at least 1, got 0".into());
     (model, report.ok_or_else(none))
-}
-
-/// A report of no steps yet, with the opinion of the first pass.
-fn first_opinion<R: DiscriminatorRows>(pass: &Pass, rows: &R) -> Result<DiscriminatorUpdate, GailError> {
-    let origins = rows.origins();
-    Ok(DiscriminatorUpdate {
-        before: pass.stats,
-        before_teachers: teacher_stats(&pass.logits, origins, |row| rows.teacher_of(row))?,
-        before_imitation: imitation_stats(&pass.logits, origins)?,
-        steps: 0,
-        losses: Vec::new(),
-        grad_norms: Vec::new(),
-    })
 }
 
 /// Checks the settings and gathers the constants of a round.
@@ -163,9 +155,8 @@ fn row_weights<R: DiscriminatorRows>(rows: &R, teacher_weights: &[f32]) -> Resul
 
 /// One pass over all rows, ready for its step.
 struct Pass {
-    logits: Vec<f32>,
     gradients: GradientsParams,
-    stats: DiscriminatorStats,
+    opinion: Opinion,
     loss: f32,
     grad_norm: f32,
 }
@@ -200,8 +191,8 @@ impl Pass {
         let mut gradients = accumulator.grads();
         let grad_norm = clip_global_norm(model, &mut gradients, config.max_grad_norm)?;
         let loss = (objective_value(&logits, batch, &config.loss)? + penalty) as f32;
-        let stats = discriminator_stats(&logits, rows.origins())?;
-        Ok(Self { logits, gradients, stats, loss, grad_norm })
+        let opinion = Opinion::of_rows(&logits, rows)?;
+        Ok(Self { gradients, opinion, loss, grad_norm })
     }
 }
 

@@ -22,7 +22,7 @@ fn loss_falls_on_separable_data_and_scores_follow() {
     let update = update.expect("healthy");
     assert_eq!((update.losses.len(), update.grad_norms.len()), (60, 60));
     assert!((update.losses[0] - 2.0 * std::f32::consts::LN_2).abs() < 1e-6, "{:?}", update.before);
-    assert_eq!((update.before.loss, update.before.student_accuracy), (update.losses[0], 1.0));
+    assert_eq!((update.before.stats.loss, update.before.stats.student_accuracy), (update.losses[0], 1.0));
     assert!(*update.losses.last().expect("60 passes") < 0.05, "{:?}", update.losses);
 
     let p_student = score_rows(&model.valid(), &rows, 7).expect("finite");

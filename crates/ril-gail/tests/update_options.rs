@@ -111,7 +111,7 @@ fn a_gradient_penalty_shrinks_the_head_and_is_part_of_the_loss() {
     assert!(shrunk < 0.5 * free, "{shrunk} {free}");
     assert!((near_one - 1.0).abs() < 0.2, "{near_one} {free}");
     // The head starts at 0: the loss holds the penalty, the statistics do not.
-    assert!((update.losses[0] - update.before.loss - 10.0).abs() < 1e-3, "{:?}", update.losses);
+    assert!((update.losses[0] - update.before.stats.loss - 10.0).abs() < 1e-3, "{:?}", update.losses);
 }
 
 /// A discriminator without a linear head.
@@ -184,7 +184,7 @@ fn teacher_weights_and_statistics_follow_the_teacher() {
     let (plain, update) = with(vec![]);
     assert_eq!(with(vec![2.0, 2.0]).0, plain, "only the ratio counts");
     assert_ne!(with(vec![1.0, 0.0]).0, plain);
-    let of: Vec<_> = update.before_teachers.iter().map(|stats| (stats.teacher, stats.rows, stats.mean_p)).collect();
+    let of: Vec<_> = update.before.teachers.iter().map(|stats| (stats.teacher, stats.rows, stats.mean_p)).collect();
     assert_eq!(of, [(0, 2, 0.5), (1, 4, 0.5)]);
 
     // Weight 0 is as if the other teacher's rows alone were there.
@@ -214,7 +214,7 @@ fn the_gate_holds_back_a_good_discriminator_after_the_warm_up() {
     let before = values(&model);
     let (model, held) = update(model, 2, &gated);
     assert_eq!((held.steps, held.losses.len(), held.is_gated()), (0, 1, true));
-    assert_eq!((values(&model), held.before.balanced_accuracy()), (before, 1.0));
+    assert_eq!((values(&model), held.before.stats.balanced_accuracy()), (before, 1.0));
     let (_, free) = update(model, 2, &config);
     assert_eq!((free.steps, free.is_gated()), (30, false));
 
@@ -241,7 +241,7 @@ fn replayed_rows_keep_an_old_student_known() {
     });
     let config = GailConfig::new().with_updates_per_round(30);
     let (model, update) = update_discriminator(model(1), &mut adamw(), &rows, Round::new(0, 0.02), &config);
-    assert_eq!(update.expect("healthy").before_imitation.n_generated, 12);
+    assert_eq!(update.expect("healthy").before.imitation.n_generated, 12);
     buffer.add(fresh);
     let p_student = score_rows(&model.valid(), &rows, 20).expect("finite");
     assert!(p_student[..12].iter().all(|p| *p > 0.5), "{p_student:?}");
