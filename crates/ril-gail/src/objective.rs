@@ -58,9 +58,11 @@ impl LabelSmoothing {
 /// | `BradleyTerry` | `-log sigmoid(m)` | pairs | `ln 2` |
 /// | `Relativistic` | `-(1 - s) log sigmoid(m) - s log sigmoid(-m)`, `s` = 1/2 for a tie, else 0 | pairs | `ln 2` |
 ///
-/// A pair loss does not change when all logits are shifted: it fixes no zero. A reward that has a threshold
-/// ([`Step`](crate::SimilarityReward::Step), `Levels`) then needs a
-/// [`score_regularizer`](crate::LossConfig::score_regularizer), or rewards that are compared inside a group.
+/// A pair loss does not change when all logits are shifted: it fixes no zero. Whatever has a threshold there (the rewards
+/// [`Step`](crate::SimilarityReward::Step) and `Levels`, an [`AccuracyGate`](crate::AccuracyGate)) then needs a
+/// [`score_regularizer`](crate::LossConfig::score_regularizer): [`GailConfig::validate`](crate::GailConfig::validate)
+/// refuses it without one. The accuracies, the entropy and the calibration of an [`Opinion`](crate::Opinion) are as
+/// arbitrary as the zero then; the order of the logits is not.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DiscriminatorObjective {

@@ -93,6 +93,12 @@ impl SimilarityReward {
         }
     }
 
+    /// Whether it asks on which side of a fixed logit a response lies, and so needs a discriminator whose logits have a
+    /// zero: `Step` and `Levels`.
+    pub fn has_threshold(self) -> bool {
+        matches!(self, Self::Step | Self::Levels { .. })
+    }
+
     /// The reward of one response, by the formula of the variant.
     ///
     /// `logit_student_is_high`: finite ([`logits_of_rows`](crate::logits_of_rows) refuses others). NaN gives 0 under

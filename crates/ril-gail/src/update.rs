@@ -17,9 +17,11 @@ use crate::{
 pub struct Round {
     /// Number of the update; with [`GailConfig::seed`] it fixes the shuffles, so that a resumed run repeats them.
     pub index: u64,
-    /// Step size given to the optimizer; 1e-6 in the loop of RIL (arXiv 2510.19307).
+    /// Step size given to the optimizer, finite, at least 0; 1e-6 in the loop of RIL (arXiv 2510.19307). The warm-up of
+    /// [`GailConfig::learning_rate`] makes it smaller.
     pub learning_rate: f64,
-    /// How many rounds came before, for [`AccuracyGate::warmup_rounds`](crate::AccuracyGate): `index`, unless
+    /// How many rounds came before, for both warm-ups ([`AccuracyGate`](crate::AccuracyGate),
+    /// [`GailConfig::learning_rate_warmup_rounds`]): `index`, unless
     /// [`with_number`](Self::with_number) says otherwise because the index is a hash.
     pub number: u64,
 }
@@ -35,6 +37,14 @@ impl Round {
     pub fn with_number(self, number: u64) -> Self {
         Self { number, ..self }
     }
+
+    fn validate(self) -> Result<(), GailError> {
+        let rate = self.learning_rate;
+        match rate.is_finite() && rate >= 0.0 {
+            true => Ok(()),
+            false => Err(GailError::Config(format!("learning_rate: expected a finite number >= 0, got {rate}"))),
+        }
+    }
 }
 
 /// What [`update_discriminator`] did.
@@ -48,6 +58,8 @@ pub struct DiscriminatorUpdate {
     pub losses: Vec<f32>,
     /// Norm over all gradients of each pass, before clipping.
     pub grad_norms: Vec<f32>,
+    /// Step size of the round, after its warm-up ([`GailConfig::learning_rate`]).
+    pub learning_rate: f64,
 }
 
 impl DiscriminatorUpdate {
@@ -58,12 +70,13 @@ impl DiscriminatorUpdate {
     }
 
     /// Names and values to log, flat: [`Opinion::entries`] of `before`, then `discriminator/objective` (what the last
-    /// pass minimised), `discriminator/grad_norm` (of the last pass) and `discriminator/steps`.
+    /// pass minimised), `discriminator/grad_norm` (of the last pass), `discriminator/learning_rate` and `discriminator/steps`.
     pub fn entries(&self) -> Vec<(&'static str, f64)> {
         let mut entries = self.before.entries();
         entries.extend(self.losses.last().map(|loss| ("discriminator/objective", f64::from(*loss))));
         entries.extend(self.grad_norms.last().map(|norm| ("discriminator/grad_norm", f64::from(*norm))));
-        entries.push(("discriminator/steps", self.steps as f64));
+        entries
+            .extend([("discriminator/learning_rate", self.learning_rate), ("discriminator/steps", self.steps as f64)]);
         entries
     }
 }
@@ -85,7 +98,7 @@ impl DiscriminatorUpdate {
 /// [`GailError::NotTrainable`], [`GailError::Model`], [`GailError::Shape`], [`GailError::Read`],
 /// [`GailError::Pair`] and [`GailError::NoPairs`] for a loss on pairs, [`GailError::UnknownTeacher`],
 /// [`GailError::Weight`] and [`GailError::NoWeight`] for the weights of teachers, [`GailError::Config`], also for a
-/// gradient penalty on a discriminator without
+/// learning rate that is negative or not finite, and a gradient penalty on a discriminator without
 /// [`encoder_gradient_norm_squared`](Discriminator::encoder_gradient_norm_squared).
 pub fn update_discriminator<D, R>(
     mut model: D,
@@ -100,10 +113,11 @@ where
 {
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     rng.set_stream(round.index);
-    let batch = match whole_batch(rows, config) {
+    let batch = match round.validate().and_then(|()| whole_batch(rows, config)) {
         Ok(batch) => batch,
         Err(error) => return (model, Err(error)),
     };
+    let learning_rate = config.learning_rate(round);
     let mut report: Option<DiscriminatorUpdate> = None;
     for _ in 0..config.updates_per_round {
         let pass = match Pass::run(&model, rows, &batch, config, &mut rng) {
@@ -116,13 +130,14 @@ where
             steps: 0,
             losses: Vec::new(),
             grad_norms: Vec::new(),
+            learning_rate,
         });
         report.losses.push(pass.loss);
         report.grad_norms.push(pass.grad_norm);
         if config.accuracy_gate.is_some_and(|gate| gate.holds_back(round.number, balanced_accuracy)) {
             break;
         }
-        model = optimizer.step(round.learning_rate, model, pass.gradients);
+        model = optimizer.step(learning_rate, model, pass.gradients);
         report.steps += 1;
     }
     let none = || GailError::Config("updates_per_round: expected at least 1, got 0".into());

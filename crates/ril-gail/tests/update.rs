@@ -10,7 +10,8 @@ use burn::optim::SgdConfig;
 use burn::tensor::{Device, Tensor, TensorData};
 use common::{SEQ, WIDTH, adamw, as_f64, features, input, largest_gap, model, origins, values};
 use ril_gail::{
-    AuthoredBy, Discriminator, GailConfig, GailError, Round, RowsFromFn, score, score_rows, update_discriminator,
+    AuthoredBy, Discriminator, GailConfig, GailError, Opinion, Round, RowsFromFn, logits_of_rows, score, score_rows,
+    update_discriminator,
 };
 
 #[test]
@@ -98,6 +99,70 @@ fn clipping_shortens_the_step_and_keeps_its_direction() {
     assert!((norm_of(&clipped) - norm / 4.0).abs() < 1e-4 * norm);
     assert!(free.iter().zip(&clipped).all(|(free, clipped)| (free / 4.0 - clipped).abs() < 1e-5));
     assert_eq!(step(&GailConfig::new().with_max_grad_norm(Some(norm * 2.0))).0, free);
+}
+
+#[test]
+fn a_frozen_discriminator_is_reported_from_its_scores_as_an_updated_one_is() {
+    let origins = origins(5, 3);
+    let rows = RowsFromFn::new(&origins, |rows: &[usize]| input(&origins, rows))
+        .with_teachers(vec![0, 0, 0, 0, 0, 1, 0, 1])
+        .with_lengths(vec![9, 9, 9, 2, 9, 2, 2, 2]);
+    let config = GailConfig::new().with_updates_per_round(3);
+    let (model, first) = update_discriminator(model(9), &mut adamw(), &rows, Round::new(0, 0.02), &config);
+    assert_eq!(first.expect("healthy").before.length_only_accuracy, Some(0.9));
+    let frozen = Opinion::of_rows(&logits_of_rows(&model.valid(), &rows, 3).expect("finite"), &rows).expect("valid");
+    let (_, second) = update_discriminator(model, &mut adamw(), &rows, Round::new(1, 0.02), &config);
+    let second = second.expect("healthy");
+    for ((name, frozen), (same, updated)) in frozen.entries().into_iter().zip(second.before.entries()) {
+        assert_eq!(name, same);
+        assert!((frozen - updated).abs() < 1e-6, "{name}: {frozen} {updated}");
+    }
+    let own = &second.entries()[second.before.entries().len()..];
+    let expected = [
+        ("discriminator/objective", f64::from(second.losses[2])),
+        ("discriminator/grad_norm", f64::from(second.grad_norms[2])),
+        ("discriminator/learning_rate", 0.02),
+        ("discriminator/steps", 3.0),
+    ];
+    assert_eq!(own, expected);
+}
+
+#[test]
+fn the_warm_up_shortens_the_first_steps() {
+    let origins = origins(4, 4);
+    let rows = RowsFromFn::new(&origins, |rows: &[usize]| input(&origins, rows));
+    let moved = |number: u64, config: &GailConfig| {
+        let round = Round::new(3, 0.8).with_number(number);
+        let (model, update) = update_discriminator(model(4), &mut SgdConfig::new().init(), &rows, round, config);
+        let (after, before) = (as_f64(&values(&model)), as_f64(&values(&common::model(4))));
+        let moved: Vec<f64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+        (moved, update.expect("healthy").learning_rate)
+    };
+    let (whole, rate) = moved(0, &GailConfig::new());
+    assert_eq!(rate, 0.8);
+    let warm = GailConfig::new().with_learning_rate_warmup_rounds(Some(4));
+    for (number, share) in [(0, 0.25), (2, 0.75), (3, 1.0), (9, 1.0)] {
+        let (part, rate) = moved(number, &warm);
+        assert!((rate - 0.8 * share).abs() < 1e-12, "{number}: {rate}");
+        let expected: Vec<f64> = whole.iter().map(|step| step * share).collect();
+        assert!(largest_gap(&part, &expected) < 1e-6, "round {number}");
+    }
+    assert!(largest_gap(&whole, &vec![0.0; whole.len()]) > 1e-2, "the steps are far from nothing");
+}
+
+#[test]
+fn learning_rates_out_of_range_are_refused() {
+    let origins = origins(2, 2);
+    let rows = RowsFromFn::new(&origins, |rows: &[usize]| input(&origins, rows));
+    for rate in [-1e-3, f64::NAN, f64::INFINITY] {
+        let (kept, update) =
+            update_discriminator(model(4), &mut adamw(), &rows, Round::new(0, rate), &GailConfig::new());
+        let message = format!("invalid setting: learning_rate: expected a finite number >= 0, got {rate}");
+        assert_eq!(update.expect_err("out of range").to_string(), message);
+        assert_eq!(values(&kept), values(&model(4)));
+    }
+    let (kept, update) = update_discriminator(model(4), &mut adamw(), &rows, Round::new(0, 0.0), &GailConfig::new());
+    assert_eq!((update.expect("the end of a schedule").steps, values(&kept)), (1, values(&model(4))));
 }
 
 fn refused(origins: &[AuthoredBy], config: &GailConfig, spoil: Option<(usize, f32)>) -> GailError {

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use ril_gail::{
     AccuracyGate, AuthoredBy, Discriminator, DiscriminatorObjective, DiscriminatorUpdate, GailConfig, GailError,
     GradientPenalty, LabelSmoothing, LossConfig, PairOutcome, ReplayBuffer, ReplayConfig, Round, RowPair, RowsFromFn,
-    score_rows, update_discriminator,
+    SimilarityReward, score_rows, update_discriminator,
 };
 
 const OBJECTIVES: [DiscriminatorObjective; 6] = [
@@ -23,6 +23,11 @@ const OBJECTIVES: [DiscriminatorObjective; 6] = [
     DiscriminatorObjective::Hinge,
     DiscriminatorObjective::Relativistic,
 ];
+
+/// A reward without a threshold: a loss on pairs fixes no zero for one.
+fn without_threshold() -> GailConfig {
+    GailConfig::new().with_similarity(SimilarityReward::LogOdds)
+}
 
 /// Runs one round on `origins` with an optimizer of plain gradient steps.
 fn run(
@@ -48,7 +53,7 @@ fn every_loss_falls_on_separable_data_and_the_scores_follow() {
     for objective in OBJECTIVES {
         let rows = RowsFromFn::new(&origins, |rows: &[usize]| input(&origins, rows));
         let loss = LossConfig::new().with_objective(objective);
-        let config = GailConfig::new().with_updates_per_round(40).with_loss(loss);
+        let config = without_threshold().with_updates_per_round(40).with_loss(loss);
         let (model, update) = update_discriminator(model(1), &mut adamw(), &rows, Round::new(0, 0.02), &config);
         let update = update.expect("healthy");
         assert!(update.losses[39] < 0.6 * update.losses[0], "{objective:?}: {:?}", update.losses);
@@ -144,7 +149,8 @@ fn a_penalty_without_a_closed_form_is_refused() {
 #[test]
 fn pairs_and_teachers_out_of_range_are_refused() {
     let origins = origins(2, 2);
-    let pair_loss = GailConfig::new().with_loss(LossConfig::new().with_objective(DiscriminatorObjective::BradleyTerry));
+    let pair_loss =
+        without_threshold().with_loss(LossConfig::new().with_objective(DiscriminatorObjective::BradleyTerry));
     let refused = |teachers: &[usize], pairs, config: &GailConfig| {
         let before = values(&model(3));
         let (model, update) = run(&origins, teachers, pairs, config);
@@ -164,7 +170,7 @@ fn only_tied_pairs_teach_the_relativistic_loss_to_keep_still() {
     let origins = origins(3, 3);
     let pairs = RowPair::in_order(&origins);
     let loss = LossConfig::new().with_objective(DiscriminatorObjective::Relativistic);
-    let config = GailConfig::new().with_loss(loss).with_updates_per_round(3);
+    let config = without_threshold().with_loss(loss).with_updates_per_round(3);
     let moved = |pairs| gap(&values(&run(&origins, &[], pairs, &config).0), &values(&model(3)));
     // All scores start at 0, where a tie is cheapest.
     assert_eq!(moved(RowPair::with_ties(pairs.clone(), |_, _| true)), 0.0);
