@@ -38,6 +38,8 @@ pub fn teacher_like_logit(logit_student_is_high: f32) -> f64 {
 /// | `Fairl` | `-t e^t` | `(-inf, 1/e]` | 0, from above | 0 | falls as `-t e^t`, held from `t = 20` |
 /// | `Dail` | `D (tanh t + 1) / 2` | `[0, 1]` | 0, as `e^3t` | 1/4 | 1 |
 ///
+/// `docs/similarity_rewards.svg` of the repository draws them all, from these values.
+///
 /// Every variant but `Fairl` never falls with `t`. `Softplus` is nowhere negative and `LogOdds` takes both signs: where
 /// an episode can end early, the first rewards staying alive and the second may reward ending it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
