@@ -20,8 +20,10 @@ use ril::adapters::{DiscriminatorPrompt, DiscriminatorScope};
 use ril::gail::ReplayConfig;
 use ril::grpo::{GrpoError, RowRatio, SamplerBound, SamplerCorrection, SamplerLevel, SftTerm, SftTokenWeight};
 use ril::imitation::score_responses;
+use ril::optimise::{UpdatePlan, optimise};
 use ril::{
-    GradientChecks, Group, LocalRollout, Question, RilConfig, RilError, Stage, StageMetrics, discriminator_from,
+    GradientChecks, Group, Learner, LocalRollout, Question, RilConfig, RilError, Stage, StageMetrics,
+    discriminator_from,
 };
 
 use support::{STEPS, config, questions_and_teachers, student, trainer, weights};
@@ -189,4 +191,32 @@ fn the_discriminator_sees_what_its_scope_says() {
         trainer = support::trainer(with(|c| c.prompt.scope = scope)).unwrap();
         assert!(trainer.step().unwrap().get("discriminator/loss").unwrap().is_finite());
     }
+}
+
+/// The policy, its reference and groups for [`optimise`] alone.
+#[test]
+fn a_loss_that_is_not_finite_names_the_row_in_the_order_of_the_groups() {
+    let config = config();
+    let trainer = trainer(config.clone()).unwrap();
+    let groups = trainer.collect(&mut LocalRollout::student(trainer.policy())).unwrap();
+    let mut policy = Learner::new(student(), config.policy.clone());
+    let plan = UpdatePlan {
+        grpo: &config.grpo,
+        teacher_ratio: config.teacher_ratio,
+        sampler_correction: None,
+        checks_gradients: false,
+        updates: 1,
+        learning_rate: 1e-3,
+        temperature: 1.0,
+        step: 0,
+    };
+    let before = weights(&policy.view());
+    for spoiled in [2, 5] {
+        let mut advantages = [0.5; 8];
+        advantages[spoiled] = f32::INFINITY;
+        let error = optimise(&mut policy, &student(), &groups, &advantages, plan).unwrap_err();
+        let RilError::Grpo(GrpoError::NonFinite { what, row, .. }) = error else { panic!("{error}") };
+        assert_eq!((what, row), ("advantages", spoiled));
+    }
+    assert!(weights(&policy.view()) == before);
 }

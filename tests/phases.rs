@@ -92,7 +92,13 @@ fn a_frozen_discriminator_scores_and_stays() {
     let before = discriminator_bytes(&trainer);
     for _ in 0..STEPS {
         let metrics = trainer.step().unwrap();
-        assert!(metrics.get("reward/similarity").is_some() && metrics.get("discriminator/loss").is_none());
+        assert!(metrics.get("reward/similarity").is_some() && metrics.get("discriminator/grad_norm").is_none());
+        let accuracy = metrics.get("discriminator/accuracy_student").unwrap();
+        assert!(
+            (accuracy + metrics.get("reward/similarity").unwrap() - 1.0).abs() < 1e-6,
+            "the opinion is the reward's"
+        );
+        assert!(metrics.get("discriminator/accuracy_teacher/b").is_some());
     }
     assert!(discriminator_bytes(&trainer) == before);
 }
@@ -103,7 +109,7 @@ fn before_the_update_responses_meet_the_discriminator_that_has_not_seen_them() {
         let mut trainer = trainer(with(mode, order)).unwrap();
         let metrics = trainer.step().unwrap();
         let similarity = ["reward/similarity", "teacher/similarity"].map(|name| metrics.get(name).unwrap());
-        (similarity, weights(&trainer.policy()), metrics.get("discriminator/loss").is_some())
+        (similarity, weights(&trainer.policy()), metrics.get("discriminator/grad_norm").is_some())
     };
     let frozen = first(DiscriminatorMode::Frozen, ScoreOrder::AfterUpdate);
     let before = first(DiscriminatorMode::Online, ScoreOrder::BeforeUpdate);

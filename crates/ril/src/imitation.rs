@@ -4,15 +4,15 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use ril_gail::{
-    DiscriminatorUpdate, GailConfig, LlmDiscriminator, Round, ScalarHeadConfig, length_only_accuracy, logits_of_rows,
+    DiscriminatorUpdate, GailConfig, LlmDiscriminator, Opinion, Round, RowsFromFn, ScalarHeadConfig, logits_of_rows,
     update_discriminator,
 };
 use ril_models::nn::init::{InitialStd, init_weights};
 
-use crate::adapters::{DiscriminatorPrompt, LmEncoder, authors, response_rows};
+use crate::adapters::{DiscriminatorPrompt, LmEncoder, authors, lengths, response_rows, teacher_indices};
 use crate::config::OptimizerSettings;
 use crate::error::RilError;
-use crate::group::{Group, Response};
+use crate::group::Group;
 use crate::learner::{Learner, TrainableModel};
 use crate::rollout::mix_seed;
 use crate::stage::{Stage, StageMetrics, batch_indices};
@@ -63,11 +63,17 @@ pub fn score_responses<M: TrainableModel>(
     Ok(logits_of_rows(discriminator, &rows, micro_batch_rows)?)
 }
 
-/// Accuracy of a classifier that sees the length alone: the alarm for a shortcut. 0.5 when one origin is missing.
-#[must_use]
-pub fn length_shortcut(groups: &[Group]) -> f64 {
-    let lengths: Vec<usize> = groups.iter().flat_map(|g| &g.responses).map(|r: &Response| r.token_ids.len()).collect();
-    length_only_accuracy(&lengths, &authors(groups)).map_or(0.5, f64::from)
+/// What the discriminator thinks of responses whose logits are known, [`score_responses`]'s, say: every statistic that
+/// there is, for one that is not updated.
+///
+/// # Errors
+/// [`RilError::Gail`]: one logit for each response, responses of both origins.
+pub fn opinion(logits_student_is_high: &[f32], groups: &[Group]) -> Result<Opinion, RilError> {
+    let origins = authors(groups);
+    // An opinion asks for no input.
+    let rows = RowsFromFn::new(&origins, |_: &[usize]| Ok::<(), RilError>(()));
+    let rows = rows.with_teachers(teacher_indices(groups)).with_lengths(lengths(groups));
+    Ok(Opinion::of_rows(logits_student_is_high, &rows)?)
 }
 
 /// Pre-trains a discriminator on cached responses (the paper: 16 of the student and 16 of teachers a question).
@@ -136,7 +142,8 @@ impl<M: TrainableModel> Stage for DiscriminatorTrainer<M> {
         let update = sharpen(&mut self.learner, &self.prompt, &groups, &self.config, round)?;
         self.step += 1;
         let mut metrics = StageMetrics::default();
-        put_discriminator(&mut metrics, &update, &groups);
+        put_opinion(&mut metrics, &update.before, &[]);
+        put_update(&mut metrics, &update);
         Ok(metrics)
     }
 
@@ -151,14 +158,20 @@ impl<M: TrainableModel> Stage for DiscriminatorTrainer<M> {
     }
 }
 
-/// Numbers of one discriminator update.
-pub(crate) fn put_discriminator(metrics: &mut StageMetrics, update: &DiscriminatorUpdate, groups: &[Group]) {
-    let before = &update.before;
-    metrics.put("discriminator/loss", f64::from(before.loss));
-    metrics.put("discriminator/accuracy", f64::from(before.balanced_accuracy()));
-    metrics.put("discriminator/accuracy_student", f64::from(before.student_accuracy));
-    metrics.put("discriminator/accuracy_teacher", f64::from(before.teacher_accuracy));
-    metrics.put("discriminator/entropy", f64::from(before.entropy));
-    metrics.put("discriminator/grad_norm", update.grad_norms.last().map(|&n| f64::from(n)));
-    metrics.put("discriminator/length_only_accuracy", length_shortcut(groups));
+/// Numbers of an opinion, each teacher's by its name.
+pub(crate) fn put_opinion(metrics: &mut StageMetrics, opinion: &Opinion, teachers: &[String]) {
+    metrics.extend(opinion.entries().into_iter().map(|(name, value)| (name.to_string(), value)));
+    for stats in &opinion.teachers {
+        let index = stats.teacher;
+        let name = teachers.get(index).cloned().unwrap_or_else(|| index.to_string());
+        metrics.put(format!("discriminator/accuracy_teacher/{name}"), f64::from(stats.accuracy));
+        metrics.put(format!("discriminator/p_student_teacher/{name}"), f64::from(stats.mean_p));
+    }
+}
+
+/// Numbers of an update beside the opinion before it.
+pub(crate) fn put_update(metrics: &mut StageMetrics, update: &DiscriminatorUpdate) {
+    metrics.put("discriminator/objective", update.losses.last().map(|&loss| f64::from(loss)));
+    metrics.put("discriminator/grad_norm", update.grad_norms.last().map(|&norm| f64::from(norm)));
+    metrics.put("discriminator/steps", update.steps as f64);
 }

@@ -6,7 +6,7 @@ use burn::tensor::{Bool, Tensor, TensorData};
 use rayon::prelude::*;
 use ril_grpo::{
     GrpoConfig, GrpoError, LossTotals, Policy, PolicyBatch, PolicyMetrics, RowMetrics, RowOrigin, RowRatio, RowRole,
-    SamplerCorrection, check_gradients, check_tokens, policy_loss,
+    SamplerCorrection, TokenScores, check_gradients, check_tokens, policy_loss,
 };
 
 use crate::adapters::ModelPolicy;
@@ -231,7 +231,8 @@ fn one_update<M: TrainableModel>(
     let (gradients, passes) = sum_gradients(policy.model(), parts, passes_at_once, |model, part| {
         let scores = scorer(model.clone(), plan).token_scores(&part.batch)?;
         let batch = part.policy_batch(&scores.log_probs, step)?;
-        let detached = scores.log_probs.clone().inner();
+        let entropy = scores.entropy.clone().map(Tensor::inner);
+        let detached = TokenScores { log_probs: scores.log_probs.clone().inner(), entropy };
         let loss = policy_loss(&batch, scores, plan.grpo)?;
         Ok((loss.loss, (loss.metrics, batch, detached)))
     })?;
@@ -240,8 +241,8 @@ fn one_update<M: TrainableModel>(
     let loss: f64 = rows.iter().map(|r| r.loss).sum();
     if !loss.is_finite() {
         let mut first_row = 0;
-        for (_, batch, log_probs) in &passes {
-            check_tokens(batch, log_probs, first_row)?;
+        for (_, batch, scores) in &passes {
+            check_tokens(batch, scores.clone(), first_row)?;
             first_row += batch.dims()[0];
         }
         return Err(RilError::NonFinite { step: plan.step, what: "policy loss", value: loss as f32 });

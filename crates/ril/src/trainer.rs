@@ -10,7 +10,7 @@ use ril_reward::{Judge, Verdict};
 use crate::config::{GroupPlan, RilConfig};
 use crate::error::RilError;
 use crate::group::{Group, Origin, Question};
-use crate::imitation::{RilDiscriminator, put_discriminator, score_responses, sharpen};
+use crate::imitation::{RilDiscriminator, opinion, put_opinion, put_update, score_responses, sharpen};
 use crate::learner::{Learner, TrainableModel};
 use crate::metrics::Rows;
 use crate::optimise::{PolicyUpdate, UpdatePlan, optimise};
@@ -165,8 +165,15 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
 
         let rows = Rows { groups, scores: &scores, rewards: &rewards, advantages: &advantages, update: &update };
         let mut metrics = rows.metrics(group_size, self.config.grpo.ratio)?;
+        let unchanged = match (&sharpened, &scores.logits_student_is_high) {
+            (None, Some(logits)) => Some(opinion(logits, groups)?),
+            _ => None,
+        };
+        if let Some(opinion) = sharpened.as_ref().map(|update| &update.before).or(unchanged.as_ref()) {
+            put_opinion(&mut metrics, opinion, self.data.teachers.teachers());
+        }
         if let Some(sharpened) = &sharpened {
-            put_discriminator(&mut metrics, sharpened, groups);
+            put_update(&mut metrics, sharpened);
         }
         metrics.lead_with(&LEADING);
         Ok(metrics)

@@ -118,9 +118,18 @@ pub fn response_rows<'a, M: ChatModel>(
     let rows = RowsFromFn::new(origins, move |picked: &[usize]| {
         prompt_batch(&picked.iter().map(|&row| &rows[row]).collect::<Vec<_>>())
     });
+    Ok(rows.with_teachers(teacher_indices(groups)).with_lengths(lengths(groups)).with_pairs(response_pairs(groups)))
+}
+
+/// Which teacher wrote each row, by index; 0 for the student.
+pub(crate) fn teacher_indices(groups: &[Group]) -> Vec<usize> {
     let teacher = |origin| if let Origin::Teacher(teacher) = origin { teacher } else { 0 };
-    let teachers = groups.iter().flat_map(|g| &g.responses).map(|r| teacher(r.origin)).collect();
-    Ok(rows.with_teachers(teachers).with_pairs(response_pairs(groups)))
+    groups.iter().flat_map(|g| &g.responses).map(|r| teacher(r.origin)).collect()
+}
+
+/// Length of each row, tokens.
+pub(crate) fn lengths(groups: &[Group]) -> Vec<usize> {
+    groups.iter().flat_map(|g| &g.responses).map(|r| r.token_ids.len()).collect()
 }
 
 /// Students with teachers inside each group, by row; ties where both wrote the same text.

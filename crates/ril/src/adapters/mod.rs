@@ -4,4 +4,5 @@ mod discriminator;
 mod policy;
 
 pub use discriminator::{DiscriminatorPrompt, DiscriminatorScope, LmEncoder, authors, response_rows};
+pub(crate) use discriminator::{lengths, teacher_indices};
 pub use policy::ModelPolicy;
