@@ -243,11 +243,13 @@ impl RilConfig {
         config
     }
 
-    /// The same settings as Algorithm 1: the group holds the student's samples alone.
+    /// The same settings as Algorithm 1: the group holds the student's samples alone, and nothing is left that needs
+    /// teachers.
     #[must_use]
     pub fn without_imitation(mut self) -> Self {
         self.gail.mode = DiscriminatorMode::Absent;
         self.groups.teachers_per_question = 0;
+        (self.teacher_ratio, self.grpo.sft, self.replay) = (RowRatio::SameOld, None, None);
         self
     }
 
@@ -384,8 +386,11 @@ mod tests {
         assert!(message(&config).contains("grpo.sft"));
         let token_weight = ril_grpo::SftTokenWeight::Uniform;
         config.grpo.sft = Some(ril_grpo::SftTerm { weight: 0.5, token_weight });
+        config.replay = Some(ReplayConfig::new(100));
         config.validate().unwrap();
-        assert!(message(&config.without_imitation()).contains("teachers_per_question"));
+        config.clone().without_imitation().validate().unwrap();
+        (config.gail.mode, config.groups.teachers_per_question) = (DiscriminatorMode::Absent, 0);
+        assert!(message(&config).contains("teachers_per_question"));
     }
 
     #[test]
