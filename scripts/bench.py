@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Times this library beside PyTorch: the same weights, the same tokens, turn by turn in one run.
+
+    pip install -r scripts/reference/requirements.txt
+    cargo build --release --example bench
+    python scripts/bench.py [--sizes toy,30m] [--smollm2 DIR] [--work rollout,update,score,preprocess] [--pairs 5]
+
+Random weights of a toy and of a 30-million-parameter Qwen2.5-VL, and SmolLM2-135M inside Qwen2.5-VL if its folder is given.
+Prints a table in Markdown: medians over the pairs, and the median, smallest and largest of the pairs' ratios (ours / torch).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
+from transformers import (
+    PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+)
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+ROOT = Path(__file__).resolve().parents[1]
+SPECIAL = "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>".split()
+SIZES = {
+    # hidden, intermediate, layers, heads, kv heads, vocabulary, (vision depth, width, intermediate, heads)
+    "toy": (96, 256, 3, 4, 2, 512, (2, 64, 128, 4)),
+    "30m": (384, 1024, 8, 6, 2, 32000, (4, 128, 256, 4)),
+}
+PROMPT_TEXT, RESPONSES, RESPONSE_TOKENS, PROMPTS, SIDE = 60, 8, 128, 4, 224
+
+
+def random_model(folder, size):
+    hidden, intermediate, layers, heads, kv_heads, vocab, (depth, width, vision_intermediate, vision_heads) = SIZES[size]
+    torch.manual_seed(0)
+    half = hidden // heads // 2
+    ids = {token: i for i, token in enumerate(SPECIAL)}
+    config = Qwen2_5_VLConfig(
+        text_config=dict(
+            vocab_size=vocab, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+            num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=4096, rms_norm_eps=1e-6,
+            tie_word_embeddings=True, bos_token_id=0, eos_token_id=2, pad_token_id=0,
+            rope_parameters=dict(rope_type="default", rope_theta=10000.0,
+                                 mrope_section=[half - 2 * (half // 3), half // 3, half // 3]),
+        ),
+        vision_config=dict(
+            depth=depth, hidden_size=width, intermediate_size=vision_intermediate, num_heads=vision_heads,
+            out_hidden_size=hidden, patch_size=14, spatial_merge_size=2, temporal_patch_size=2, window_size=112,
+            fullatt_block_indexes=[depth - 1],
+        ),
+        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"], tie_word_embeddings=True,
+    )
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    words = {**ids, **{f"w{i}": i for i in range(len(ids), vocab)}}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
+    tokenizer.add_special_tokens(SPECIAL)
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", chat_template=template)
+    pictures = Qwen2VLImageProcessor(min_pixels=28 * 28 * 4, max_pixels=28 * 28 * 256)
+    Qwen2_5_VLProcessor(
+        image_processor=pictures, tokenizer=fast, video_processor=Qwen2VLVideoProcessor(), chat_template=template
+    ).save_pretrained(folder)
+
+
+def write_inputs(folder, path):
+    config = Qwen2_5_VLConfig.from_pretrained(folder)
+    generator = torch.Generator().manual_seed(1)
+    vocab, image = config.text_config.vocab_size, config.image_token_id
+    words = lambda *shape: torch.randint(16, vocab, shape, generator=generator)
+    side = SIDE // 14
+    patch_dim = 3 * 2 * 14 * 14
+    placeholders = torch.full((PROMPTS, side * side // 4), image)
+    edge = lambda token: torch.full((PROMPTS, 1), token)
+    prompts = torch.cat(
+        [edge(config.vision_start_token_id), placeholders, edge(config.vision_end_token_id), words(PROMPTS, PROMPT_TEXT)], 1
+    )
+    save_file(
+        {
+            "prompts": prompts,
+            "responses": words(RESPONSES, RESPONSE_TOKENS),
+            "advantages": torch.tensor([1.0, -0.5, 0.25, -0.75] * (RESPONSES // 4)),
+            "pixel_patches": torch.randn(PROMPTS * side * side, patch_dim, generator=generator),
+            "grid_thw": torch.tensor([[1, side, side]] * PROMPTS),
+            "pictures": torch.randint(0, 256, (8, 480, 640, 3), generator=generator, dtype=torch.uint8),
+        },
+        path,
+    )
+
+
+class Worker:
+    def __init__(self, command):
+        environment = {**os.environ, "RAYON_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+        )
+        if self.process.stdout.readline().strip() != "ready":
+            sys.exit(f"{command[0]} did not start")
+
+    def run(self):
+        self.process.stdin.write("run\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(work, folder, inputs, pairs):
+    common = ["--work", work, "--model", str(folder), "--inputs", str(inputs)]
+    ours = Worker([str(ROOT / "target/release/examples/bench"), *common])
+    torch_side = Worker([sys.executable, str(ROOT / "scripts/reference/bench_torch.py"), *common])
+    rows = []
+    for _ in range(pairs):
+        rows.append((ours.run(), torch_side.run()))
+    ours.close()
+    torch_side.close()
+    first = rows[0]
+    if abs(first[0]["check"] - first[1]["check"]) > 1e-3 * max(1.0, abs(first[1]["check"])):
+        print(f"{work}: the sides differ: {first[0]['check']} {first[1]['check']}", file=sys.stderr)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", default="toy,30m")
+    parser.add_argument("--smollm2", type=Path, help="folder qwen2_5_vl of SmolLM2-135M inside Qwen2.5-VL")
+    parser.add_argument("--work", default="rollout,update,score,preprocess")
+    parser.add_argument("--pairs", type=int, default=5)
+    args = parser.parse_args()
+    print("| work | model | ours, s | torch, s | ours / torch (least, most) | peak memory, ours / torch, MiB |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as scratch:
+        sizes = [(size, None) for size in args.sizes.split(",") if size]
+        if args.smollm2:
+            sizes.append(("135m", args.smollm2))
+        for size, folder in sizes:
+            folder = folder or Path(scratch) / size
+            if not folder.exists():
+                random_model(folder, size)
+            inputs = Path(scratch) / f"{size}.safetensors"
+            write_inputs(folder, inputs)
+            for work in args.work.split(","):
+                rows = compare(work, folder, inputs, args.pairs)
+                times = [[row[side]["seconds"] for row in rows] for side in (0, 1)]
+                ratios = [a / b for a, b in zip(*times)]
+                medians = [statistics.median(t) for t in times]
+                peaks = [row["peak_mib"] for row in rows[-1]]
+                print(
+                    f"| {work} | {size} | {medians[0]:.3g} | {medians[1]:.3g} | {statistics.median(ratios):.2f} "
+                    f"({min(ratios):.2f}, {max(ratios):.2f}) | {peaks[0]:.0f} / {peaks[1]:.0f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
