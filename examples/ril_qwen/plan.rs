@@ -53,7 +53,7 @@ pub fn own_sft(settings: &Settings) -> SftConfig {
     SftConfig { rows_per_step: 16, total_steps: settings.sft_steps(), optimizer, seed: settings.seed }
 }
 
-/// Section 4.1 of the paper: both trainings before the loop.
+/// The paper's rates: both trainings before the loop.
 fn paper_rates(optimizer: OptimizerSettings) -> OptimizerSettings {
     OptimizerSettings { learning_rate: 1e-5, final_learning_rate: 1e-6, ..optimizer }
 }

@@ -95,7 +95,7 @@ pub fn judge_answers<J: Judge + ?Sized>(
 /// Reads a judge's verdicts as scores: 1 for correct, 0 for incorrect, `None` for unparsed.
 ///
 /// An answer of white space only scores 0 and never reaches the judge. Source: the answer reward `Judge(q, a, o)` of
-/// RIL, arXiv 2510.19307, section 3.3; the treatment of empty answers and unparsed verdicts is ours.
+/// RIL, arXiv 2510.19307; the treatment of empty answers and unparsed verdicts is ours.
 #[derive(Clone, Debug)]
 pub struct JudgeReward<J> {
     judge: J,

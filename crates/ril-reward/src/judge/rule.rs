@@ -32,7 +32,7 @@ use crate::{ChoiceMatch, ExactMatch, Normalisation, NumericMatch, Sample, conclu
 ///
 /// Where two readings of an answer disagree, it is wrong.
 ///
-/// A stand-in for the language-model judge of RIL (arXiv 2510.19307, section 3.3), for data whose references are short.
+/// A stand-in for the language-model judge of RIL (arXiv 2510.19307), for data whose references are short.
 ///
 /// ```
 /// use ril_reward::{Judge, RuleJudge, Sample, Verdict};

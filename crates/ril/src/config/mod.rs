@@ -116,7 +116,7 @@ pub struct RilConfig {
 }
 
 impl RilConfig {
-    /// RIL with the paper's settings (arXiv 2510.19307, section 4.1): G = 4, eps 0.2, beta 0.01, mu 1, learning rate
+    /// RIL with the paper's settings (arXiv 2510.19307): G = 4, eps 0.2, beta 0.01, mu 1, learning rate
     /// 1e-6, temperature 1, top-p 0.95, top-k 50, repetition penalty 1.05, 144 rows a batch.
     #[must_use]
     pub fn ril(max_new_tokens: usize, total_steps: usize) -> Self {
