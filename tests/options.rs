@@ -21,12 +21,13 @@ use ril::gail::ReplayConfig;
 use ril::grpo::{GrpoError, RowRatio, SamplerBound, SamplerCorrection, SamplerLevel, SftTerm, SftTokenWeight};
 use ril::imitation::score_responses;
 use ril::optimise::{UpdatePlan, optimise};
+use ril::reward::RuleJudge;
 use ril::{
     GradientChecks, Group, Learner, LocalRollout, Question, RilConfig, RilError, Stage, StageMetrics,
     discriminator_from,
 };
 
-use support::{STEPS, config, questions_and_teachers, student, trainer, weights};
+use support::{STEPS, config, questions_and_teachers, student, trainer, trainer_with, weights};
 
 /// Numbers of all steps and the weights after them.
 fn run(config: RilConfig) -> (Vec<StageMetrics>, Vec<u8>) {
@@ -58,6 +59,14 @@ fn teacher_rows_may_have_the_ratio_of_luffy_or_the_loss_of_chord() {
     assert_eq!(of_chord("completions/min_length"), 6.0);
     let (loss, expected) = (of_chord("loss"), -0.5 * c - 0.5 * of_chord("student/advantage"));
     assert!((loss - expected).abs() < 1e-5, "{loss} {expected}");
+    // A row without a policy term is in nobody's baseline.
+    assert!(of_chord("student/advantage").abs() < 1e-6 && of_chord("teacher/advantage") == 0.0);
+    assert!(ril.0[0].get("student/advantage").unwrap() < -0.1, "in RIL it is");
+    let several = |ratio, sft| with(|c| (c.teacher_ratio, c.grpo.sft, c.updates_per_rollout) = (ratio, sft, 2));
+    for config in [several(RowRatio::Excluded, Some(sft)), several(RowRatio::BehaviourOne { shaping: Some(0.1) }, None)]
+    {
+        assert!(run(config).0.iter().all(|metrics| metrics.get("loss").unwrap().is_finite()));
+    }
 }
 
 #[test]
@@ -85,6 +94,19 @@ fn a_correction_for_the_sampler_changes_the_update_and_is_reported() {
     let weight = corrected.0[0].get("sampling/importance_sampling_ratio/min").unwrap();
     assert!(weight < 1.0, "{weight}");
     assert!(plain.0[0].get("sampling/importance_sampling_ratio/min").is_none());
+    let largest = corrected.0[0].get("sampling/importance_sampling_ratio/max").unwrap();
+    let mean = corrected.0[0].get("sampling/importance_sampling_ratio/mean").unwrap();
+    assert!(largest < 1.0 && mean < 1.0, "teacher rows, which nobody sampled here, do not count: {mean} {largest}");
+
+    // A sample of unknown probability cannot be corrected.
+    for spoil in [|_: &mut Vec<f32>| None, |known: &mut Vec<f32>| Some(vec![f32::NAN; known.len()])] {
+        let mut trainer = trainer(with(|c| c.sampler_correction = Some(correction))).unwrap();
+        let mut groups = trainer.collect(&mut LocalRollout::student(trainer.policy())).unwrap();
+        let response = &mut groups[1].responses[1];
+        response.sampler_log_probs = response.sampler_log_probs.take().as_mut().and_then(spoil);
+        let error = trainer.step_on(&groups).unwrap_err().to_string();
+        assert!(error.contains("sampler_correction: row 5"), "{error}");
+    }
 }
 
 /// Without pictures the vision tower has nothing to learn from.
@@ -137,10 +159,50 @@ fn replayed_texts_reach_the_discriminator_and_survive_a_restart() {
     assert_eq!(metrics, whole);
     assert!(weights(&second.policy()) == policy);
 
+    // A step that failed late is tried again with the same old texts.
+    let mut failing = trainer_with(replayed(), RuleJudge::default()).unwrap();
+    failing.step().unwrap();
+    let groups = failing.collect(&mut LocalRollout::student(failing.policy())).unwrap();
+    let mut broken = groups.clone();
+    broken[0].responses[0].sampler_log_probs.as_mut().unwrap().pop();
+    assert!(failing.step_on(&broken).is_err());
+    assert_eq!(failing.step_on(&groups).unwrap(), whole[1]);
+
     let mut other = trainer(with(|c| c.replay = Some(ReplayConfig::new(9)))).unwrap();
     assert!(matches!(other.restore(folder.path(), 2), Err(RilError::Checkpoint { .. })));
     let frozen = with(|c| (c.replay, c.gail.mode) = (Some(ReplayConfig::new(8)), ril::gail::DiscriminatorMode::Frozen));
     assert!(frozen.validate().unwrap_err().to_string().contains("online"));
+}
+
+#[test]
+fn options_that_cannot_work_are_refused_before_the_run() {
+    let wrong = [
+        (with(|c| c.teacher_ratio = RowRatio::BehaviourOne { shaping: Some(0.0) }), "shaping"),
+        (with(|c| c.teacher_ratio = RowRatio::BehaviourOne { shaping: None }).without_imitation(), ""),
+        (
+            with(|c| {
+                let (level, bound) = (SamplerLevel::Token, SamplerBound::Mask);
+                c.sampler_correction = Some(SamplerCorrection { level, bound, min_ratio: 0.0, max_ratio: 0.0 });
+            }),
+            "max_ratio",
+        ),
+        (with(|c| (c.discriminator.warmup_steps, c.gail.learning_rate_warmup_rounds) = (3, Some(3))), "one of them"),
+        (
+            with(|c| {
+                c.gail.loss.objective = ril::gail::DiscriminatorObjective::BradleyTerry;
+                c.gail.loss.score_regularizer = 0.1;
+                c.replay = Some(ReplayConfig::new(8));
+            }),
+            "loss on rows",
+        ),
+    ];
+    for (config, word) in wrong {
+        match (config.validate(), word) {
+            (Ok(()), "") => {}
+            (Err(error), word) if !word.is_empty() => assert!(error.to_string().contains(word), "{error}"),
+            (outcome, word) => panic!("{word}: {outcome:?}"),
+        }
+    }
 }
 
 #[test]
@@ -193,7 +255,6 @@ fn the_discriminator_sees_what_its_scope_says() {
     }
 }
 
-/// The policy, its reference and groups for [`optimise`] alone.
 #[test]
 fn a_loss_that_is_not_finite_names_the_row_in_the_order_of_the_groups() {
     let config = config();

@@ -160,8 +160,9 @@ impl Recipe {
         let groups = groups.collect::<Result<_, RilError>>()?;
         let discriminator = discriminator_from(student.clone(), seed, &self.device.clone().autodiff());
         let length = PretrainPlan { groups_per_step, total_steps: plan.steps, seed };
-        let prompt = (config.prompt.clone(), config.gail.clone());
-        let mut trainer = DiscriminatorTrainer::new(discriminator, plan.optimizer, groups, prompt, length)?;
+        let prompt = (config.prompt.clone(), config.gail_for(cache.teachers())?);
+        let trainer = DiscriminatorTrainer::new(discriminator, plan.optimizer, groups, prompt, length)?;
+        let mut trainer = trainer.with_teachers(cache.teachers().to_vec());
         finished(self.run.run_stage(&stage, &mut trainer, &mut self.monitor)?)?;
         Ok(trainer.discriminator())
     }

@@ -39,7 +39,7 @@ pub struct GrpoConfig {
     #[config(default = 0.0)]
     pub entropy_coefficient: f64,
     /// Largest mean of `sampler - current` log-probabilities, nats per token and above 0, at which a row of *negative*
-    /// advantage still counts; a row beyond it has no policy-gradient term. The batch's sampler log-probabilities if it
+    /// advantage still counts; a row beyond it has no policy-gradient term. The batch's sampler log-probabilities where it
     /// has them, else the old ones. Default none. Source: off-policy sequence masking, DeepSeek-V3.2, arXiv 2512.02556.
     pub off_policy_threshold: Option<f64>,
     /// Supervised term on teacher rows. Default none.

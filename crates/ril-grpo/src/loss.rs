@@ -216,7 +216,11 @@ impl Terms {
 
     /// `[batch, 1]`: rows of negative advantage that the policy has moved away from.
     fn is_off_policy(&self, batch: &PolicyBatch, threshold: f64) -> Tensor<2, Bool> {
-        let behaviour = batch.sampler().map_or_else(|| batch.old_log_probs(), |sampler| sampler.log_probs.clone());
+        let old = batch.old_log_probs();
+        let behaviour = match batch.sampler() {
+            Some(sampler) => sampler.log_probs.clone().mask_where(sampler.log_probs.clone().is_nan(), old),
+            None => old,
+        };
         let difference = sampler_difference(self.log_probs.clone().inner(), behaviour, batch.padding()).neg();
         let mean = difference.sum_dim(1) / self.row_tokens.clone();
         let is_negative = batch.advantages().unsqueeze_dim::<2>(1).lower_elem(0.0);

@@ -57,7 +57,11 @@ impl RowRole {
     /// A teacher's text that is only imitated: CHORD's.
     pub const CHORD_TEACHER: Self = Self { origin: RowOrigin::Teacher, ratio: RowRatio::Excluded };
 
-    pub(crate) fn validate(&self) -> Result<(), GrpoError> {
+    /// Checks the shaping.
+    ///
+    /// # Errors
+    /// [`GrpoError::Config`] unless `gamma` is above 0.
+    pub fn validate(&self) -> Result<(), GrpoError> {
         match self.ratio {
             RowRatio::BehaviourOne { shaping: Some(gamma) } => above("shaping", gamma, 0.0),
             _ => Ok(()),

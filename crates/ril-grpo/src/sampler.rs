@@ -46,7 +46,10 @@ pub struct SamplerCorrection {
 
 impl SamplerCorrection {
     /// Checks the bounds.
-    pub(crate) fn validate(&self) -> Result<(), GrpoError> {
+    ///
+    /// # Errors
+    /// [`GrpoError::Config`] with the first one out of range.
+    pub fn validate(&self) -> Result<(), GrpoError> {
         in_range("sampler max_ratio", self.max_ratio, f64::MIN_POSITIVE, f64::MAX)?;
         in_range("sampler min_ratio", self.min_ratio, 0.0, self.max_ratio)
     }

@@ -281,10 +281,11 @@ fn policy_term(batch: &ScalarBatch, i: usize, t: usize, row: &ScalarRow<'_>, con
         term = 0.0;
     }
     if let (Some(threshold), true) = (config.off_policy_threshold, row.advantage < 0.0) {
-        let behaviour = batch.sampler_log_probs.as_ref().map_or(row.old, |sampler| &sampler[i]);
-        let known = (0..row.mask.len()).filter(|&s| row.mask[s] && !behaviour[s].is_nan());
-        let tokens = row.mask.iter().filter(|&&trained| trained).count() as f64;
-        if known.map(|s| behaviour[s] - row.frozen[s]).sum::<f64>() / tokens > threshold {
+        let sampler = |s: usize| batch.sampler_log_probs.as_ref().map(|sampler| sampler[i][s]).filter(|l| !l.is_nan());
+        let behaviour = |s: usize| sampler(s).unwrap_or(row.old[s]);
+        let trained: Vec<usize> = (0..row.mask.len()).filter(|&s| row.mask[s]).collect();
+        let moved: f64 = trained.iter().map(|&s| behaviour(s) - row.frozen[s]).sum();
+        if moved / trained.len() as f64 > threshold {
             term = 0.0;
         }
     }

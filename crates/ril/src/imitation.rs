@@ -84,6 +84,7 @@ pub struct DiscriminatorTrainer<M: TrainableModel> {
     prompt: DiscriminatorPrompt,
     config: GailConfig,
     plan: PretrainPlan,
+    teachers: Vec<String>,
     step: usize,
 }
 
@@ -114,7 +115,21 @@ impl<M: TrainableModel> DiscriminatorTrainer<M> {
         if groups.is_empty() || plan.groups_per_step == 0 || plan.total_steps == 0 {
             return Err(RilError::Config("discriminator pre-training needs groups and at least one step".into()));
         }
-        Ok(Self { learner: Learner::new(discriminator, optimizer), groups, prompt, config, plan, step: 0 })
+        Ok(Self {
+            learner: Learner::new(discriminator, optimizer),
+            groups,
+            prompt,
+            config,
+            plan,
+            teachers: Vec::new(),
+            step: 0,
+        })
+    }
+
+    /// The same with names for the teachers' numbers, in the order of their indices.
+    #[must_use]
+    pub fn with_teachers(self, teachers: Vec<String>) -> Self {
+        Self { teachers, ..self }
     }
 
     /// The discriminator as it is now, trainable.
@@ -139,10 +154,17 @@ impl<M: TrainableModel> Stage for DiscriminatorTrainer<M> {
         let groups: Vec<Group> = picked.iter().map(|&i| self.groups[i].clone()).collect();
         let rate = self.learner.settings().learning_rate_at(self.step, plan.total_steps);
         let round = Round::new(mix_seed(plan.seed, self.step as u64), rate).with_number(self.step as u64);
-        let update = sharpen(&mut self.learner, &self.prompt, &groups, &self.config, round)?;
+        let before = (self.config.updates_per_round > 1).then(|| self.learner.snapshot());
+        let update = match sharpen(&mut self.learner, &self.prompt, &groups, &self.config, round) {
+            Ok(update) => update,
+            Err(error) => {
+                before.into_iter().for_each(|snapshot| self.learner.go_back(snapshot));
+                return Err(error);
+            }
+        };
         self.step += 1;
         let mut metrics = StageMetrics::default();
-        put_opinion(&mut metrics, &update.before, &[]);
+        put_opinion(&mut metrics, &update.before, &self.teachers);
         put_update(&mut metrics, &update);
         Ok(metrics)
     }
@@ -173,5 +195,6 @@ pub(crate) fn put_opinion(metrics: &mut StageMetrics, opinion: &Opinion, teacher
 pub(crate) fn put_update(metrics: &mut StageMetrics, update: &DiscriminatorUpdate) {
     metrics.put("discriminator/objective", update.losses.last().map(|&loss| f64::from(loss)));
     metrics.put("discriminator/grad_norm", update.grad_norms.last().map(|&norm| f64::from(norm)));
+    metrics.put("discriminator/learning_rate", update.learning_rate);
     metrics.put("discriminator/steps", update.steps as f64);
 }

@@ -13,6 +13,8 @@ pub(crate) struct Rows<'a> {
     pub groups: &'a [Group],
     pub scores: &'a Scores,
     pub rewards: &'a [Option<f32>],
+    /// Those that the advantages are made of.
+    pub counted: &'a [Option<f32>],
     pub advantages: &'a [f32],
     pub update: &'a PolicyUpdate,
 }
@@ -22,7 +24,7 @@ impl Rows<'_> {
     pub(crate) fn metrics(&self, group_size: usize, level: RatioLevel) -> Result<StageMetrics, RilError> {
         let responses: Vec<&Response> = self.groups.iter().flat_map(|g| &g.responses).collect();
         let origins: Vec<RowOrigin> = responses.iter().map(|r| origin(r)).collect();
-        let rewards = RewardMetrics::new(self.rewards, group_size)?;
+        let rewards = RewardMetrics::new(self.counted, group_size)?;
         let mut step = StepMetrics::new(&self.update.rows, &origins, self.advantages, rewards, level)?;
         let sampled: Vec<&&Response> = responses.iter().filter(|r| origin(r) == RowOrigin::Student).collect();
         let lengths: Vec<usize> = sampled.iter().map(|r| r.token_ids.len()).collect();
@@ -32,8 +34,11 @@ impl Rows<'_> {
         let mut metrics = StageMetrics::default();
         metrics.extend(step.entries());
         metrics.put("grad_norm", f64::from(self.update.grad_norm));
-        for (name, origin) in [("reward", RowOrigin::Student), ("teacher", RowOrigin::Teacher)] {
+        for (name, total, origin) in
+            [("reward", "student/reward", RowOrigin::Student), ("teacher", "teacher/reward", RowOrigin::Teacher)]
+        {
             let rows: Vec<usize> = (0..origins.len()).filter(|&row| origins[row] == origin).collect();
+            metrics.put(total, mean(rows.iter().filter_map(|&row| self.rewards[row])));
             let answers = rows.iter().filter_map(|&row| self.scores.verdicts[row].score());
             metrics.put(format!("{name}/answer"), mean(answers));
             let alike = |logits: &Vec<f32>| mean(rows.iter().map(|&row| f32::from(logits[row] < 0.0)));

@@ -76,7 +76,8 @@ pub struct PolicyUpdate {
 /// saved; the gradient is the same to the bit. `reference` is asked only when the KL has a weight.
 ///
 /// # Errors
-/// The cores' and the model's own; [`RilError::Input`] when a row has another number of sampler log-probs than tokens;
+/// The cores' and the model's own; [`RilError::Input`] when a row has another number of sampler log-probs than tokens, or a
+/// correction for the sampler lacks them;
 /// [`GrpoError::NonFinite`] with the row (in the order of the groups) and token that spoiled the loss;
 /// [`RilError::NonFinite`] when no single one did; [`GrpoError::NoGradient`] if `plan` asks for the check. The policy is
 /// then what it was after the last whole update.
@@ -98,6 +99,9 @@ pub fn optimise<M: TrainableModel>(
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_by_key(|&row| rows[row].response.token_ids.len());
     let responses: Vec<&Response> = rows.iter().map(|row| row.response).collect();
+    if plan.sampler_correction.is_some() {
+        check_samplers(&responses)?;
+    }
     let step = StepConstants {
         plan,
         totals: plan.totals(&responses),
@@ -120,6 +124,19 @@ pub fn optimise<M: TrainableModel>(
     let mut in_order: Vec<(usize, RowMetrics)> = order.into_iter().zip(update.rows).collect();
     in_order.sort_by_key(|(row, _)| *row);
     Ok(PolicyUpdate { rows: in_order.into_iter().map(|(_, metrics)| metrics).collect(), ..update })
+}
+
+/// A correction needs to know of every sample how likely it was.
+fn check_samplers(responses: &[&Response]) -> Result<(), RilError> {
+    for (row, response) in responses.iter().enumerate().filter(|(_, r)| r.origin == Origin::Student) {
+        let log_probs = response.sampler_log_probs.as_deref();
+        if log_probs.is_none_or(|log_probs| log_probs.iter().any(|l| !l.is_finite())) {
+            let message =
+                format!("sampler_correction: row {row} has no finite log-probability of the sampler for each token");
+            return Err(RilError::Input(message));
+        }
+    }
+    Ok(())
 }
 
 /// An error that names a row names it by its place in the groups.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use ril_gail::{DiscriminatorMode, DiscriminatorUpdate, Round, ScoreOrder};
+use ril_grpo::RowRatio;
 use ril_models::generate::SamplingParams;
 use ril_reward::{Judge, Verdict};
 
@@ -60,7 +61,7 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
     ) -> Result<Self, RilError> {
         config.validate()?;
         if config.has_discriminator() {
-            config.resolve_teacher_weights(data.teachers.teachers())?;
+            config.gail = config.gail_for(data.teachers.teachers())?;
         }
         if data.questions.is_empty() {
             return Err(RilError::Config("the loop needs at least one question".into()));
@@ -154,29 +155,37 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         let logits_student_is_high = if early.is_some() { early } else { self.score(groups)? }; // 2
         let scores = Scores { logits_student_is_high, verdicts };
         let rewards = rewards(&scores, self.config.rewards, self.config.gail.similarity)?; // 3
+        let counted = counted(groups, &rewards, self.config.teacher_ratio);
         let group_size = self.config.groups.group_size();
         let tokens: Vec<usize> = groups.iter().flat_map(|g| &g.responses).map(|r| r.token_ids.len()).collect();
-        let advantages = self.config.grpo.advantage.advantages(&rewards, group_size, &tokens)?; // 4
-        let update = self.optimise(groups, &advantages)?; // 5
-        self.step += 1;
-        if let Some(replay) = &mut self.replay {
-            replay.add(groups);
-        }
-
-        let rows = Rows { groups, scores: &scores, rewards: &rewards, advantages: &advantages, update: &update };
-        let mut metrics = rows.metrics(group_size, self.config.grpo.ratio)?;
-        let unchanged = match (&sharpened, &scores.logits_student_is_high) {
+        let advantages = self.config.grpo.advantage.advantages(&counted, group_size, &tokens)?; // 4
+        let opinion = match (&sharpened, &scores.logits_student_is_high) {
+            (Some(update), _) => Some(update.before.clone()),
             (None, Some(logits)) => Some(opinion(logits, groups)?),
-            _ => None,
+            (None, None) => None,
         };
-        if let Some(opinion) = sharpened.as_ref().map(|update| &update.before).or(unchanged.as_ref()) {
+        let update = self.optimise(groups, &advantages)?; // 5
+
+        let (scores, rewards, counted) = (&scores, rewards.as_slice(), counted.as_slice());
+        let rows = Rows { groups, scores, rewards, counted, advantages: &advantages, update: &update };
+        let mut metrics = rows.metrics(group_size, self.config.grpo.ratio)?;
+        metrics.put("learning_rate", self.policy_learning_rate());
+        if let Some(opinion) = &opinion {
             put_opinion(&mut metrics, opinion, self.data.teachers.teachers());
         }
         if let Some(sharpened) = &sharpened {
             put_update(&mut metrics, sharpened);
         }
         metrics.lead_with(&LEADING);
+        self.step += 1;
+        if let Some(replay) = &mut self.replay {
+            replay.add(groups);
+        }
         Ok(metrics)
+    }
+
+    fn policy_learning_rate(&self) -> f64 {
+        self.config.policy.learning_rate_at(self.step, self.config.total_steps)
     }
 
     /// Phase 1, when the discriminator is online.
@@ -212,7 +221,7 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
             sampler_correction: config.sampler_correction,
             checks_gradients: config.gradient_checks.covers(self.step),
             updates: config.updates_per_rollout,
-            learning_rate: config.policy.learning_rate_at(self.step, config.total_steps),
+            learning_rate: self.policy_learning_rate(),
             temperature: f64::from(config.sampling.temperature),
             step: self.step,
         };
@@ -270,6 +279,14 @@ const LEADING: [&str; 8] = [
     "completions/mean_length",
     "grad_norm",
 ];
+
+/// The rewards that advantages are made of. A teacher row without a policy term has no place in the baseline of the
+/// others: CHORD's advantages are those of the rollouts.
+fn counted(groups: &[Group], rewards: &[Option<f32>], teacher_ratio: RowRatio) -> Vec<Option<f32>> {
+    let origins = groups.iter().flat_map(|g| &g.responses).map(|r| r.origin);
+    let is_counted = |origin| origin == Origin::Student || teacher_ratio != RowRatio::Excluded;
+    rewards.iter().zip(origins).map(|(reward, origin)| reward.filter(|_| is_counted(origin))).collect()
+}
 
 /// Each group as planned, students first.
 fn check_groups(groups: &[Group], plan: &GroupPlan) -> Result<(), RilError> {

@@ -9,7 +9,7 @@ mod softmax;
 
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
 use self::head::HeadSettings;
 use self::operator::HeadOps;
@@ -38,7 +38,7 @@ const BLOCK_VOCAB: usize = 4096;
 /// - `hidden`: `[batch, seq, hidden]`, the state that predicts each target (already shifted by the caller)
 /// - `head_weight`: `[hidden, vocab]`, the layout of Burn's `Linear`; for a tied embedding `[vocab, hidden]` pass its
 ///   `transpose()`, a view through which the gradient flows back
-/// - `targets`: `[batch, seq]`, token ids in `0..vocab`, padding included
+/// - `targets`: `[batch, seq]`, token ids; one outside `0..vocab` (-100 at padding, say) scores NaN and has no gradient
 /// - `chunk_tokens`: tokens whose logits are alive at once, at least 1. Memory beside inputs, output and gradients is
 ///   a few times `(chunk_tokens + hidden) * min(vocab, 4096) * 4` bytes
 /// - `temperature`: divides the logits, finite and above 0; the one of the sampler, so that this is the distribution
@@ -115,6 +115,7 @@ fn head_scores(
         return Ok(Tensor::zeros([batch, seq, columns], &device));
     }
     let hidden = hidden.reshape([batch * seq, width]);
+    let (targets, is_outside) = inside(targets, vocab);
     let targets = targets.reshape([batch * seq]);
     let scores = if has_operator(&device) {
         Tensor::<2>::from_dispatch(Dispatch::head_scores(
@@ -126,7 +127,14 @@ fn head_scores(
     } else {
         composed(hidden, head_weight, targets, settings)
     };
-    Ok(scores.reshape([batch, seq, columns]))
+    let scores: Tensor<3> = scores.reshape([batch, seq, columns]);
+    Ok(scores.mask_fill(is_outside.unsqueeze_dim::<3>(2).expand([batch, seq, columns]), f32::NAN))
+}
+
+/// Targets that a gather can take, and which of them were outside the vocabulary.
+fn inside(targets: Tensor<2, Int>, vocab: usize) -> (Tensor<2, Int>, Tensor<2, Bool>) {
+    let is_outside = targets.clone().lower_elem(0).bool_or(targets.clone().greater_equal_elem(vocab as i64));
+    (targets.mask_fill(is_outside.clone(), 0), is_outside)
 }
 
 /// `log softmax(logits)[target]` for each token, for logits that exist already; `f32` whatever their type.
@@ -136,16 +144,15 @@ fn head_scores(
 ///
 /// # Shapes
 /// - `logits`: `[batch, seq, vocab]`, already divided by the temperature
-/// - `targets`: `[batch, seq]`, token ids in `0..vocab`, padding included
+/// - `targets`: `[batch, seq]`, token ids; one outside `0..vocab` scores NaN and has no gradient
 /// - output: `[batch, seq]`, nats
 ///
 /// # Errors
 /// [`GrpoError::Shape`].
 pub fn gather_log_probs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Result<Tensor<2>, GrpoError> {
-    let [batch, seq, _] = logits.dims();
+    let [batch, seq, vocab] = logits.dims();
     check_shape("targets", &[batch, seq], &targets.dims())?;
-    let log_probs = log_softmax(logits.cast(DType::F32), 2);
-    Ok(log_probs.gather(2, targets.unsqueeze_dim::<3>(2)).squeeze_dim(2))
+    Ok(pick(log_softmax(logits.cast(DType::F32), 2), targets, vocab))
 }
 
 /// As [`gather_log_probs`], with the entropy `-sum_v p_v log p_v` of each distribution; both `[batch, seq]`, nats,
@@ -154,12 +161,17 @@ pub fn gather_log_probs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Result<Te
 /// # Errors
 /// [`GrpoError::Shape`].
 pub fn gather_scores(logits: Tensor<3>, targets: Tensor<2, Int>) -> Result<TokenScores, GrpoError> {
-    let [batch, seq, _] = logits.dims();
+    let [batch, seq, vocab] = logits.dims();
     check_shape("targets", &[batch, seq], &targets.dims())?;
     let log_softmax = log_softmax(logits.cast(DType::F32), 2);
     let entropy = entropy_of(log_softmax.clone());
-    let log_probs = log_softmax.gather(2, targets.unsqueeze_dim::<3>(2));
-    Ok(TokenScores { log_probs: log_probs.squeeze_dim(2), entropy: Some(entropy.squeeze_dim(2)) })
+    Ok(TokenScores { log_probs: pick(log_softmax, targets, vocab), entropy: Some(entropy.squeeze_dim(2)) })
+}
+
+fn pick(log_softmax: Tensor<3>, targets: Tensor<2, Int>, vocab: usize) -> Tensor<2> {
+    let (targets, is_outside) = inside(targets, vocab);
+    let picked: Tensor<2> = log_softmax.gather(2, targets.unsqueeze_dim::<3>(2)).squeeze_dim(2);
+    picked.mask_fill(is_outside, f32::NAN)
 }
 
 /// Over the last dimension, which becomes 1.

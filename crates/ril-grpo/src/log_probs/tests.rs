@@ -1,4 +1,4 @@
-use burn::tensor::{Bool, Distribution, Tolerance};
+use burn::tensor::{Distribution, Tolerance};
 
 use super::*;
 use crate::scalar;
@@ -118,6 +118,18 @@ fn entropies_and_gradients_are_those_of_the_whole_vocabulary_for_any_block() {
             }
         }
     }
+}
+
+#[test]
+fn an_entropy_without_its_log_prob_has_its_gradient() {
+    let inputs = inputs(&Device::flex().autodiff());
+    let (hidden, weight) = (&inputs.hidden, &inputs.weight);
+    let scores = selective_scores(hidden.clone(), weight.clone(), inputs.targets.clone(), 4, 0.7).unwrap();
+    let got = (scores.entropy.unwrap() * inputs.cotangent.clone()).sum().backward();
+    let expected = plain_scores(&inputs, weight.clone(), 0.7).narrow(2, 1, 1).squeeze_dim(2);
+    let expected = (expected * inputs.cotangent.clone()).sum().backward();
+    close(hidden.grad(&got).unwrap(), hidden.grad(&expected).unwrap(), 1e-4);
+    close(weight.grad(&got).unwrap(), weight.grad(&expected).unwrap(), 1e-4);
 }
 
 #[test]
@@ -269,4 +281,35 @@ fn wrong_arguments_are_errors_and_no_token_is_fine() {
     let empty = Tensor::<3>::zeros([3, 0, SHAPE[2]], &device);
     let none = selective_log_probs(empty, weight, targets.slice([0..3, 0..0]), 4, 1.0);
     assert_eq!(none.unwrap().dims(), [3, 0]);
+}
+
+#[test]
+fn a_target_outside_the_vocabulary_is_nan_and_has_no_gradient() {
+    let device = Device::flex().autodiff();
+    let inputs = inputs(&device);
+    let [batch, seq, width, vocab] = SHAPE;
+    for outside in [-100, vocab as i64] {
+        let targets = inputs.targets.clone().slice_assign([0..1, 0..1], Tensor::full([1, 1], outside, &device));
+        for block_vocab in [7, BLOCK_VOCAB] {
+            let mut settings = settings(4, 1.0, false).unwrap();
+            settings.block_vocab = block_vocab;
+            let (hidden, weight) = (inputs.hidden.clone(), inputs.weight.clone());
+            let scores: Tensor<2> = head_scores(hidden, weight, targets.clone(), settings).unwrap().squeeze_dim(2);
+            let is_nan: Vec<bool> = scores.clone().is_nan().into_data().iter::<bool>().collect();
+            assert_eq!(is_nan.iter().position(|&nan| nan), Some(0));
+            assert_eq!(is_nan.iter().filter(|&&nan| nan).count(), 1);
+            // Under a completion mask that leaves it out.
+            let gradients = scores.slice([0..batch, 1..seq]).sum().backward();
+            let of_first = inputs.hidden.grad(&gradients).unwrap().slice([0..1, 0..1, 0..width]);
+            assert_eq!(of_first.abs().max().into_scalar::<f32>(), 0.0);
+            assert!(inputs.weight.grad(&gradients).unwrap().is_nan().into_data().iter::<bool>().all(|nan| !nan));
+        }
+        let logits = Tensor::<3>::ones([batch, seq, vocab], &Device::flex());
+        let gathered = gather_log_probs(logits.clone(), targets.clone().inner()).unwrap();
+        let with_entropy = gather_scores(logits, targets.clone().inner()).unwrap().log_probs;
+        for scores in [gathered, with_entropy] {
+            let values: Vec<f32> = scores.into_data().iter::<f32>().collect();
+            assert!(values[0].is_nan() && values[1..].iter().all(|value| value.is_finite()));
+        }
+    }
 }

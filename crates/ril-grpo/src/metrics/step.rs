@@ -65,13 +65,18 @@ impl StepMetrics {
     /// Names and values: those of TRL 1.16 over all rows, then those of each origin.
     ///
     /// - `loss`, without unit
-    /// - those of [`RewardMetrics::entries`], [`PolicySummary::entries`], [`CompletionMetrics::entries`]
+    /// - those of [`RewardMetrics::entries`], [`PolicySummary::entries`] (`sampling/...` of student rows alone),
+    ///   [`CompletionMetrics::entries`]
     /// - `student/advantage`: mean over rows, in the unit of the advantages; `student/ratio`: mean over tokens;
-    ///   `student/log_prob`, `student/kl`: nats per token; `student/clip_ratio`: share clipped on either side
-    /// - the same five for `teacher/`, absent without teacher rows; `.../kl` absent without a reference
+    ///   `student/log_prob`, `student/kl`, `student/entropy`: nats per token; `student/clip_ratio`: share clipped on either
+    ///   side
+    /// - the same six for `teacher/`, absent without teacher rows; `.../kl` absent without a reference, `.../entropy`
+    ///   without entropies
     pub fn entries(&self) -> Vec<(String, f64)> {
         let mut entries: Vec<(String, f64)> = vec![("loss".into(), self.policy.loss)];
-        let named = self.rewards.entries().into_iter().chain(self.policy.entries());
+        // Nobody sampled a teacher's row here: its weights of 1 would only thin the others out.
+        let policy = PolicySummary { sampler: self.students.policy.sampler, ..self.policy };
+        let named = self.rewards.entries().into_iter().chain(policy.entries());
         let named = named.chain(self.completions.iter().flat_map(CompletionMetrics::entries));
         entries.extend(named.map(|(name, value)| (name.to_string(), value)));
         let origins = [("student", Some(self.students)), ("teacher", self.teachers)];
@@ -84,6 +89,7 @@ impl StepMetrics {
                 ("log_prob", Some(summary.mean_log_prob)),
                 ("clip_ratio", Some(clipped)),
                 ("kl", summary.mean_kl),
+                ("entropy", summary.mean_entropy),
             ];
             entries.extend(values.into_iter().filter_map(|(key, value)| Some((format!("{name}/{key}"), value?))));
         }

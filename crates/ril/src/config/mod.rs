@@ -5,7 +5,7 @@ mod optimizer;
 use std::collections::BTreeMap;
 
 use ril_gail::{DiscriminatorMode, GailConfig, ReplayConfig};
-use ril_grpo::{GrpoConfig, RowRatio, SamplerCorrection};
+use ril_grpo::{GrpoConfig, RowOrigin, RowRatio, RowRole, SamplerCorrection};
 use ril_models::generate::SamplingParams;
 use serde::{Deserialize, Serialize};
 
@@ -168,6 +168,7 @@ impl RilConfig {
         self.gail.mode = DiscriminatorMode::Absent;
         self.groups.teachers_per_question = 0;
         (self.teacher_ratio, self.grpo.sft, self.replay) = (RowRatio::SameOld, None, None);
+        (self.teacher_weights, self.gail.loss.teacher_weights) = (BTreeMap::new(), Vec::new());
         self
     }
 
@@ -219,12 +220,21 @@ impl RilConfig {
         if self.gail.mode != DiscriminatorMode::Online {
             return Err(RilError::Config("replay needs an online discriminator".into()));
         }
+        if self.gail.loss.objective.is_on_pairs() {
+            let message = "replay: expected a loss on rows, as an old text has no teacher's to be paired with";
+            return Err(RilError::Config(message.into()));
+        }
         Ok(replay.validate()?)
     }
 
-    /// `gail.loss.teacher_weights` for teachers of these names.
-    pub(crate) fn resolve_teacher_weights(&mut self, teachers: &[String]) -> Result<(), RilError> {
-        let by_index = &mut self.gail.loss.teacher_weights;
+    /// `gail` for teachers of these names, in the order of their indices: [`RilConfig::teacher_weights`] in the place of
+    /// `gail.loss.teacher_weights`.
+    ///
+    /// # Errors
+    /// [`RilError::Config`] for a name or a number of weights that does not fit, or weights in both places.
+    pub fn gail_for(&self, teachers: &[String]) -> Result<GailConfig, RilError> {
+        let mut gail = self.gail.clone();
+        let by_index = &mut gail.loss.teacher_weights;
         if !self.teacher_weights.is_empty() {
             if !by_index.is_empty() {
                 return Err(RilError::Config("teacher_weights and gail.loss.teacher_weights are both set".into()));
@@ -238,13 +248,23 @@ impl RilConfig {
             let (expected, got) = (teachers.len(), by_index.len());
             return Err(RilError::Config(format!("gail.loss.teacher_weights: expected {expected} weights, got {got}")));
         }
-        Ok(self.gail.validate()?)
+        self.discriminator.validate_for_discriminator(&gail)?;
+        Ok(gail)
     }
 
     fn validate_teacher_rows(&self) -> Result<(), RilError> {
         let refuse = |message: &str| Err(RilError::Config(message.into()));
         let has_teachers = self.groups.teachers_per_question > 0;
+        RowRole { origin: RowOrigin::Teacher, ratio: self.teacher_ratio }.validate()?;
+        if let Some(correction) = self.sampler_correction {
+            correction.validate()?;
+        }
+        if !self.teacher_weights.is_empty() && self.gail.mode == DiscriminatorMode::Absent {
+            return refuse("teacher_weights: expected a discriminator, whose loss they are for");
+        }
         match self.teacher_ratio {
+            RowRatio::SameOld => {}
+            _ if !has_teachers => return refuse("teacher_ratio needs teachers_per_question of at least 1"),
             RowRatio::Given => return refuse("teacher_ratio: cached teacher responses have no log-probabilities"),
             RowRatio::Excluded if self.grpo.sft.is_none() => {
                 return refuse("teacher_ratio: excluded rows need grpo.sft, or they are in the group for nothing");

@@ -67,6 +67,11 @@ impl OptimizerSettings {
             let message = format!("passes_at_once of a discriminator: expected 1, got {}", self.passes_at_once);
             return Err(RilError::Config(message));
         }
+        if self.warmup_steps > 0 && config.learning_rate_warmup_rounds.is_some() {
+            let message =
+                "warmup_steps and gail.learning_rate_warmup_rounds: expected one of them, as they would multiply";
+            return Err(RilError::Config(message.into()));
+        }
         Ok(self.discriminator_update(config).validate()?)
     }
 
