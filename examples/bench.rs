@@ -93,7 +93,7 @@ fn prepare(args: &Args) -> Result<Box<dyn FnMut() -> Result<f64, Failure>>, Fail
         }
         Work::Update => {
             let groups = inputs.groups();
-            let reference = model.clone();
+            drop(model);
             let model = Qwen2_5Vl::from_folder(&args.model, &Device::flex().autodiff())?;
             let settings = OptimizerSettings { micro_batch_rows: 8, ..OptimizerSettings::constant(1e-6) };
             let mut learner = Learner::new(model, settings);
@@ -109,6 +109,7 @@ fn prepare(args: &Args) -> Result<Box<dyn FnMut() -> Result<f64, Failure>>, Fail
                     temperature: 1.0,
                     step: 0,
                 };
+                let reference = learner.view();
                 let update = optimise(&mut learner, &reference, &groups, &inputs.advantages, plan)?;
                 Ok(f64::from(update.grad_norm))
             })

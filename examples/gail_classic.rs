@@ -7,11 +7,18 @@
 //! which would give the task away, says nothing. `ril-gail` gives discriminator updates and rewards, `ril-grpo`
 //! advantages and the policy loss; both know nothing of carts.
 //!
-//! The settings were chosen while watching seeds 0 to 9, the five that are shown among them, where the imitator reaches the
-//! expert's return. Of seeds 10 to 14, which they were not chosen on, four do and seed 14 stays at 0.642 of it: adversarial
-//! training is not safe against a bad start.
+//! What keeps it from going round in circles is the **replay of all earlier steps**: the discriminator is shown as many
+//! of them as of the fresh ones. A discriminator that meets only what the policy does now forgets what was wrong with
+//! what it did before, and the policy goes back to that.
+//!
+//! The settings were chosen while watching seeds 0 to 9 and 14. Seeds 100 to 104, which they were not chosen on, reach 0.999
+//! to 1.000 of the expert's return.
+//!
+//! Other seeds than the five shown: `cargo run --release --example gail_classic -- 100 101`. Ends with an error when a
+//! seed stays below 90% of the expert's return.
 
 use std::error::Error;
+use std::process::ExitCode;
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
@@ -29,6 +36,8 @@ const STEPS: usize = 200;
 const STUDENT_EPISODES: usize = 16;
 const EXPERT_EPISODES: usize = 5;
 const ROUNDS: u64 = 50;
+/// Share of the expert's return that counts as imitation.
+const GOAL: f32 = 0.9;
 const EPOCHS: usize = 4;
 const DISCOUNT: f32 = 0.97;
 const WIDTH: usize = 32;
@@ -253,7 +262,9 @@ fn imitate(seed: u64) -> Result<[f32; 3], Box<dyn Error>> {
     let head = ScalarHeadConfig::new(WIDTH).with_initial_std(0.1).init(&device);
     let mut discriminator = StepDiscriminator { body: Body::new(6, &device), head };
     let (mut policy_optimizer, mut optimizer) = (AdamConfig::new().init(), AdamConfig::new().init());
-    let mut replay = ReplayBuffer::new(ReplayConfig { ratio: 0.5, seed, ..ReplayConfig::new(8000) })?;
+    // Room for every step of the run, one old step for each fresh one.
+    let all_steps = ROUNDS as usize * STUDENT_EPISODES * STEPS;
+    let mut replay = ReplayBuffer::new(ReplayConfig { seed, ..ReplayConfig::new(all_steps) })?;
     let config = GailConfig::new()
         .with_updates_per_round(6)
         // Keeps the two players from chasing each other.
@@ -273,11 +284,20 @@ fn imitate(seed: u64) -> Result<[f32; 3], Box<dyn Error>> {
     Ok([expert.mean_return(), before, policy.rollout(50, &mut rng)?.mean_return()])
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let asked = std::env::args().skip(1).map(|seed| seed.parse()).collect::<Result<Vec<u64>, _>>()?;
+    let seeds = if asked.is_empty() { (0..5).collect() } else { asked };
     println!("seed  expert  before  after  after / expert");
-    for seed in 0..5 {
+    let mut exit = ExitCode::SUCCESS;
+    for seed in seeds {
         let [expert, before, after] = imitate(seed)?;
-        println!("{seed:4}  {expert:6.1}  {before:6.1}  {after:5.1}  {:.3}", after / expert);
+        let share = after / expert;
+        println!("{seed:4}  {expert:6.1}  {before:6.1}  {after:5.1}  {share:.3}");
+        let is_imitated = share >= GOAL;
+        if !is_imitated {
+            eprintln!("seed {seed}: expected at least {GOAL} of the expert's return");
+            exit = ExitCode::FAILURE;
+        }
     }
-    Ok(())
+    Ok(exit)
 }

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 ///
 /// # Sign
 /// A **high logit means student**: Eq. 1 of RIL (arXiv 2510.19307) drives `D` to 1 on student responses and to 0 on
-/// teacher responses. (Section 4.1 of the paper says the opposite once; Eq. 1, Fig. 3 and section 3.3 agree.)
+/// teacher responses. (The paper's text says the opposite once; Eq. 1 and Fig. 3 agree.)
 pub trait Discriminator {
     /// What the model needs to judge a batch of responses (ids, masks, pixels); opaque to this crate.
     type Input;

@@ -14,6 +14,7 @@ use crate::group::{Group, Origin, Question};
 use crate::imitation::{RilDiscriminator, opinion, put_opinion, put_update, score_responses, sharpen};
 use crate::learner::{Learner, TrainableModel};
 use crate::metrics::Rows;
+use crate::monitor::LINE_METRICS;
 use crate::optimise::{PolicyUpdate, UpdatePlan, optimise};
 use crate::replay::StudentReplay;
 use crate::rollout::{LocalRollout, Rollout, mix_seed};
@@ -269,7 +270,7 @@ impl<M: TrainableModel, J: Judge> Stage for RilTrainer<M, J> {
 }
 
 /// What a line of progress shows of a step.
-const LEADING: [&str; 8] = [
+const LEADING: [&str; LINE_METRICS] = [
     "loss",
     "reward/answer",
     "reward/similarity",

@@ -35,7 +35,7 @@ use timer::{StepTimer, duration_text};
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Metrics that a line has room for: the first ones. The terminal UI shows all.
-const LINE_METRICS: usize = 8;
+pub(crate) const LINE_METRICS: usize = 8;
 
 /// Steps behind the mean that stands beside a metric's last value.
 const MEAN_STEPS: usize = 20;
