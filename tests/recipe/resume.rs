@@ -1,20 +1,5 @@
 //! Stages that are killed, stopped or damaged and go on, on a network of a few thousand weights.
 
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/data/mod.rs"]
-mod data;
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/models.rs"]
-mod models;
-#[allow(dead_code, reason = "each test file needs a part of it")]
-mod support;
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/task.rs"]
-mod task;
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/vocabulary.rs"]
-mod vocabulary;
-
 use std::path::Path;
 
 use burn::module::Module;
@@ -28,9 +13,9 @@ use ril::{
     SftConfig, SftExample, SftTrainer, Stage, StageMetrics, discriminator_from,
 };
 
-use models::questions;
-use support::{STEPS, config, examples, questions_and_teachers, student, trainer};
-use task::Style;
+use crate::models::questions;
+use crate::support::{STEPS, config, examples, questions_and_teachers, student, trainer};
+use crate::task::Style;
 
 fn sft() -> SftTrainer<Qwen2_5Vl> {
     let (student, examples) = (student(), examples());

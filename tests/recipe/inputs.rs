@@ -1,20 +1,5 @@
 //! Files of questions and of teacher responses: what is refused, and with which words.
 
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/data/mod.rs"]
-mod data;
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/models.rs"]
-mod models;
-#[allow(dead_code, reason = "each test file needs a part of it")]
-mod support;
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/task.rs"]
-mod task;
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/vocabulary.rs"]
-mod vocabulary;
-
 use std::path::Path;
 
 use burn::tensor::Device;
@@ -28,8 +13,8 @@ use ril::{
     explain,
 };
 
-use models::questions;
-use support::{config, examples, student};
+use crate::models::questions;
+use crate::support::{config, examples, student};
 
 /// A model whose tokenizer can spell anything: Qwen's kind, with random weights.
 fn speller() -> Qwen2_5Vl {

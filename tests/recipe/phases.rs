@@ -1,20 +1,5 @@
 //! The loop step by step: what decides its numbers, its configurations, its failures, samples from elsewhere.
 
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/data/mod.rs"]
-mod data;
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/models.rs"]
-mod models;
-#[allow(dead_code, reason = "each test file needs a part of it")]
-mod support;
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/task.rs"]
-mod task;
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/vocabulary.rs"]
-mod vocabulary;
-
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,7 +9,7 @@ use ril::models::generate::SamplingParams;
 use ril::reward::{Judge, RewardError, RuleJudge, Sample, Verdict};
 use ril::{Group, LocalRollout, Question, Response, RilConfig, RilError, RilTrainer, Rollout, Stage, StageMetrics};
 
-use support::{STEPS, config, trainer, trainer_with, weights};
+use crate::support::{STEPS, config, trainer, trainer_with, weights};
 
 fn all_steps(config: RilConfig) -> (Vec<StageMetrics>, Vec<u8>) {
     let mut trainer = trainer(config).unwrap();

@@ -1,20 +1,5 @@
 //! The loop's options beyond the paper's: other ratios of teacher rows, an entropy bonus, replay, loud checks, scopes.
 
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/data/mod.rs"]
-mod data;
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/models.rs"]
-mod models;
-#[allow(dead_code, reason = "each test file needs a part of it")]
-mod support;
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/task.rs"]
-mod task;
-#[allow(dead_code, reason = "the tests need a part of the example's modules")]
-#[path = "../examples/ril_qwen/vocabulary.rs"]
-mod vocabulary;
-
 use burn::tensor::Device;
 use ril::adapters::{DiscriminatorPrompt, DiscriminatorScope};
 use ril::gail::ReplayConfig;
@@ -27,7 +12,7 @@ use ril::{
     discriminator_from,
 };
 
-use support::{STEPS, config, questions_and_teachers, student, trainer, trainer_with, weights};
+use crate::support::{STEPS, config, questions_and_teachers, student, trainer, trainer_with, weights};
 
 /// Numbers of all steps and the weights after them.
 fn run(config: RilConfig) -> (Vec<StageMetrics>, Vec<u8>) {
@@ -250,7 +235,7 @@ fn the_discriminator_sees_what_its_scope_says() {
         let prompt = DiscriminatorPrompt { scope, ..config().prompt };
         let logits = score_responses(&discriminator, &prompt, &groups, 1).unwrap();
         assert_eq!((logits[1] != logits[0], logits[2] != logits[0]), (sees_text, sees_picture), "{scope:?} {logits:?}");
-        trainer = support::trainer(with(|c| c.prompt.scope = scope)).unwrap();
+        trainer = crate::support::trainer(with(|c| c.prompt.scope = scope)).unwrap();
         assert!(trainer.step().unwrap().get("discriminator/loss").unwrap().is_finite());
     }
 }
