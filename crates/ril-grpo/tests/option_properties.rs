@@ -8,6 +8,11 @@ use ril_grpo::{
     SftTokenWeight, Surrogate, TokenScores, policy_loss,
 };
 
+#[path = "common/surrogates.rs"]
+mod surrogates;
+
+use surrogates::surrogate;
+
 const ROWS: usize = 3;
 const SEQ: usize = 4;
 const LEVELS: [RatioLevel; 3] = [RatioLevel::Token, RatioLevel::Sequence, RatioLevel::SequenceToken];
@@ -108,24 +113,6 @@ fn cases(spread: f32) -> impl Strategy<Value = Case> {
         let log_probs = old.iter().zip(&shift).map(|(old, shift)| old + shift).collect();
         Case { log_probs, old, reference, entropy, advantages, mask }
     })
-}
-
-/// Every surrogate, with numbers of its own.
-fn surrogate() -> impl Strategy<Value = Surrogate> {
-    let clip = || (0.05..0.3, 0.05..0.3).prop_map(|(low, high)| ClipRange::new(low, high));
-    let shape = || (0.0..4.0, 0.5..4.0).prop_map(|(k, lambda)| GammaShape { k, lambda });
-    prop_oneof![
-        clip().prop_map(Surrogate::Clipped),
-        (clip(), 1.4..4.0).prop_map(|(clip, max_ratio)| Surrogate::TwoSided { clip, max_ratio }),
-        (clip(), 1.4..4.0).prop_map(|(clip, max_ratio)| Surrogate::DualClip { clip, max_ratio }),
-        (0.0..0.9, 1.1..5.0).prop_map(|(min_ratio, max_ratio)| Surrogate::TruncatedRatio { min_ratio, max_ratio }),
-        (0.5..2.0, 0.5..2.0).prop_map(|(temperature_positive, temperature_negative)| Surrogate::SoftGate {
-            temperature_positive,
-            temperature_negative
-        }),
-        (shape(), shape()).prop_map(|(positive, negative)| Surrogate::GammaWeight { positive, negative }),
-        clip().prop_map(Surrogate::GeometricMean),
-    ]
 }
 
 /// Surrogates, each with a ratio level that it takes.
