@@ -109,7 +109,40 @@ impl PolicyBatch {
     /// # Errors
     /// [`GrpoError::Shape`], [`GrpoError::DeviceRead`]; [`GrpoError::Config`] for a shaping out of range, for
     /// `Given` rows without `behaviour_log_probs`, after another `with_` method, and on a micro-batch.
-    pub fn with_rows(mut self, roles: Vec<RowRole>, behaviour_log_probs: Option<Tensor<2>>) -> Result<Self, GrpoError> {
+    pub fn with_rows(self, roles: Vec<RowRole>, behaviour_log_probs: Option<Tensor<2>>) -> Result<Self, GrpoError> {
+        let mut batch = self.set_rows(roles, behaviour_log_probs)?;
+        let row_tokens = batch.read_row_tokens()?;
+        let roles = batch.roles();
+        let tokens_of = |test: fn(&RowRole) -> bool| -> usize {
+            roles.iter().zip(&row_tokens).filter(|(role, _)| test(role)).map(|(_, tokens)| tokens).sum()
+        };
+        let is_excluded = |role: &RowRole| role.ratio == RowRatio::Excluded;
+        let excluded_rows = roles.iter().filter(|role| is_excluded(role)).count();
+        let excluded_tokens = tokens_of(is_excluded);
+        let totals = &mut batch.totals;
+        totals.sequences = totals.sequences.saturating_sub(excluded_rows);
+        totals.tokens = totals.tokens.saturating_sub(excluded_tokens);
+        totals.entropy_tokens = totals.entropy_tokens.saturating_sub(excluded_tokens);
+        totals.sft_tokens += tokens_of(|role| role.origin == RowOrigin::Teacher);
+        Ok(batch)
+    }
+
+    /// As [`PolicyBatch::with_rows`] with totals known on the host, which stand for the whole step: reads nothing from the
+    /// device. For a step that spans several batches; the totals count no row that is [`RowRatio::Excluded`], and the
+    /// tokens of teacher rows in [`LossTotals::sft_tokens`].
+    ///
+    /// # Errors
+    /// Those of [`PolicyBatch::with_rows`] but for the read, and of [`PolicyBatch::replace_totals`].
+    pub fn with_rows_and_totals(
+        self,
+        roles: Vec<RowRole>,
+        behaviour_log_probs: Option<Tensor<2>>,
+        totals: LossTotals,
+    ) -> Result<Self, GrpoError> {
+        self.set_rows(roles, behaviour_log_probs)?.replace_totals(totals)
+    }
+
+    fn set_rows(mut self, roles: Vec<RowRole>, behaviour_log_probs: Option<Tensor<2>>) -> Result<Self, GrpoError> {
         let [rows, seq] = self.dims();
         check_shape("roles", &[rows], &[roles.len()])?;
         self.check_whole("with_rows")?;
@@ -128,16 +161,6 @@ impl PolicyBatch {
             let is_given = Tensor::from_data(TensorData::new(is_given, [rows, seq]), &self.padding.device());
             self.old_log_probs = self.old_log_probs.mask_where(is_given, given.inner().cast(DType::F32));
         }
-        let row_tokens = self.read_row_tokens()?;
-        let tokens_of = |test: fn(&RowRole) -> bool| -> usize {
-            tensors.roles.iter().zip(&row_tokens).filter(|(role, _)| test(role)).map(|(_, tokens)| tokens).sum()
-        };
-        let excluded_rows = tensors.roles.iter().filter(|role| role.ratio == RowRatio::Excluded).count();
-        let excluded_tokens = tokens_of(|role| role.ratio == RowRatio::Excluded);
-        self.totals.sequences = self.totals.sequences.saturating_sub(excluded_rows);
-        self.totals.tokens = self.totals.tokens.saturating_sub(excluded_tokens);
-        self.totals.entropy_tokens = self.totals.entropy_tokens.saturating_sub(excluded_tokens);
-        self.totals.sft_tokens += tokens_of(|role| role.origin == RowOrigin::Teacher);
         self.rows = Some(tensors);
         Ok(self)
     }

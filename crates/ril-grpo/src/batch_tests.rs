@@ -96,3 +96,19 @@ fn a_micro_batch_and_a_second_call_are_refused() {
     // A correction belongs to its row: no count is taken.
     assert!(part.with_sampler(zeros([1, 3]), None).is_ok());
 }
+
+#[test]
+fn totals_of_a_step_take_the_place_of_those_of_its_rows() {
+    let advantages = || Tensor::zeros([2], &Device::flex());
+    let batch = || PolicyBatch::new(zeros([2, 3]), None, advantages(), mask([[true; 3]; 2])).unwrap();
+    let roles = || vec![RowRole::STUDENT, RowRole::CHORD_TEACHER];
+    let counted = batch().with_rows(roles(), None).unwrap();
+    let given = batch().with_rows_and_totals(roles(), None, counted.totals()).unwrap();
+    assert_eq!((given.totals(), given.roles()), (counted.totals(), counted.roles()));
+    let step = counted.totals() + counted.totals();
+    assert_eq!(batch().with_rows_and_totals(roles(), None, step).unwrap().totals(), step);
+    let few = batch().with_rows_and_totals(roles(), None, LossTotals::new(0, 0));
+    assert!(matches!(few, Err(GrpoError::Totals { rows: 1, sequences: 0 })));
+    let twice = given.with_rows_and_totals(roles(), None, step);
+    assert!(matches!(twice, Err(GrpoError::Config(_))));
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ril_grpo::RowOrigin;
 use ril_models::{ChatModel, Content, ImageBatch, Message, ModelInput, Padding, Role, TokenBatch, image::RgbImage};
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +76,15 @@ pub enum Origin {
     Student,
     /// A cached text of the teacher with this index.
     Teacher(usize),
+}
+
+impl From<Origin> for RowOrigin {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Student => Self::Student,
+            Origin::Teacher(_) => Self::Teacher,
+        }
+    }
 }
 
 /// A completion as text and as the student's tokens.

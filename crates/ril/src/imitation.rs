@@ -164,8 +164,7 @@ impl<M: TrainableModel> Stage for DiscriminatorTrainer<M> {
         };
         self.step += 1;
         let mut metrics = StageMetrics::default();
-        put_opinion(&mut metrics, &update.before, &self.teachers);
-        put_update(&mut metrics, &update);
+        put_update(&mut metrics, &update, &self.teachers);
         Ok(metrics)
     }
 
@@ -180,21 +179,23 @@ impl<M: TrainableModel> Stage for DiscriminatorTrainer<M> {
     }
 }
 
-/// Numbers of an opinion, each teacher's by its name.
+/// Numbers of a discriminator that is not updated.
 pub(crate) fn put_opinion(metrics: &mut StageMetrics, opinion: &Opinion, teachers: &[String]) {
-    metrics.extend(opinion.entries().into_iter().map(|(name, value)| (name.to_string(), value)));
+    metrics.extend(opinion.entries());
+    put_teachers(metrics, opinion, teachers);
+}
+
+/// Numbers of an update, and of the opinion before it.
+pub(crate) fn put_update(metrics: &mut StageMetrics, update: &DiscriminatorUpdate, teachers: &[String]) {
+    metrics.extend(update.entries());
+    put_teachers(metrics, &update.before, teachers);
+}
+
+/// Numbers of each teacher, by its name.
+fn put_teachers(metrics: &mut StageMetrics, opinion: &Opinion, teachers: &[String]) {
     for stats in &opinion.teachers {
-        let index = stats.teacher;
-        let name = teachers.get(index).cloned().unwrap_or_else(|| index.to_string());
+        let name = teachers.get(stats.teacher).cloned().unwrap_or_else(|| stats.teacher.to_string());
         metrics.put(format!("discriminator/accuracy_teacher/{name}"), f64::from(stats.accuracy));
         metrics.put(format!("discriminator/p_student_teacher/{name}"), f64::from(stats.mean_p));
     }
-}
-
-/// Numbers of an update beside the opinion before it.
-pub(crate) fn put_update(metrics: &mut StageMetrics, update: &DiscriminatorUpdate) {
-    metrics.put("discriminator/objective", update.losses.last().map(|&loss| f64::from(loss)));
-    metrics.put("discriminator/grad_norm", update.grad_norms.last().map(|&norm| f64::from(norm)));
-    metrics.put("discriminator/learning_rate", update.learning_rate);
-    metrics.put("discriminator/steps", update.steps as f64);
 }

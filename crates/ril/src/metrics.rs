@@ -23,10 +23,10 @@ impl Rows<'_> {
     /// `level`: where the ratio is clipped.
     pub(crate) fn metrics(&self, group_size: usize, level: RatioLevel) -> Result<StageMetrics, RilError> {
         let responses: Vec<&Response> = self.groups.iter().flat_map(|g| &g.responses).collect();
-        let origins: Vec<RowOrigin> = responses.iter().map(|r| origin(r)).collect();
+        let origins: Vec<RowOrigin> = responses.iter().map(|r| r.origin.into()).collect();
         let rewards = RewardMetrics::new(self.counted, group_size)?;
         let mut step = StepMetrics::new(&self.update.rows, &origins, self.advantages, rewards, level)?;
-        let sampled: Vec<&&Response> = responses.iter().filter(|r| origin(r) == RowOrigin::Student).collect();
+        let sampled: Vec<&&Response> = responses.iter().filter(|r| r.origin == Origin::Student).collect();
         let lengths: Vec<usize> = sampled.iter().map(|r| r.token_ids.len()).collect();
         let is_truncated: Vec<bool> = sampled.iter().map(|r| r.is_truncated).collect();
         step.completions = Some(CompletionMetrics::new(&lengths, &is_truncated)?);
@@ -45,13 +45,6 @@ impl Rows<'_> {
             metrics.put(format!("{name}/similarity"), self.scores.logits_student_is_high.as_ref().and_then(alike));
         }
         Ok(metrics)
-    }
-}
-
-fn origin(response: &Response) -> RowOrigin {
-    match response.origin {
-        Origin::Student => RowOrigin::Student,
-        Origin::Teacher(_) => RowOrigin::Teacher,
     }
 }
 

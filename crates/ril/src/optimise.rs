@@ -36,7 +36,7 @@ pub struct UpdatePlan<'a> {
 }
 
 impl UpdatePlan<'_> {
-    /// Without a reason to tell the rows apart the batch is left as it is, which reads nothing from the device.
+    /// Whether rows have roles; else the batch is left as it is.
     fn tells_rows_apart(&self) -> bool {
         self.teacher_ratio != RowRatio::SameOld || self.grpo.sft.is_some()
     }
@@ -44,7 +44,7 @@ impl UpdatePlan<'_> {
     fn role(&self, response: &Response) -> RowRole {
         match response.origin {
             Origin::Student => RowRole::STUDENT,
-            Origin::Teacher(_) => RowRole { origin: RowOrigin::Teacher, ratio: self.teacher_ratio },
+            Origin::Teacher(_) => RowRole { origin: response.origin.into(), ratio: self.teacher_ratio },
         }
     }
 
@@ -208,11 +208,14 @@ impl Part {
     fn policy_batch(&self, current: &Tensor<2>, step: StepConstants<'_>) -> Result<PolicyBatch, GrpoError> {
         let old = self.old_log_probs.clone().unwrap_or_else(|| current.clone().inner());
         let (reference, advantages) = (self.ref_log_probs.clone(), self.advantages.clone());
-        let plain = LossTotals { sequences: step.totals.sequences.max(self.roles.len()), ..step.totals };
-        let mut batch = PolicyBatch::with_totals(old, reference, advantages, self.mask.clone(), plain)?;
-        if step.plan.tells_rows_apart() {
-            batch = batch.with_rows(self.roles.clone(), None)?.replace_totals(step.totals)?;
-        }
+        let mask = self.mask.clone();
+        let batch = if step.plan.tells_rows_apart() {
+            let own = LossTotals::from_mask(&self.batch.completion_mask, self.roles.len());
+            let batch = PolicyBatch::with_totals(old, reference, advantages, mask, own)?;
+            batch.with_rows_and_totals(self.roles.clone(), None, step.totals)?
+        } else {
+            PolicyBatch::with_totals(old, reference, advantages, mask, step.totals)?
+        };
         match &self.sampler_log_probs {
             Some(sampler) => batch.with_sampler(sampler.clone(), step.plan.sampler_correction),
             None => Ok(batch),

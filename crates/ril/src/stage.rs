@@ -33,9 +33,9 @@ impl StageMetrics {
     }
 }
 
-impl Extend<(String, f64)> for StageMetrics {
-    fn extend<T: IntoIterator<Item = (String, f64)>>(&mut self, entries: T) {
-        self.0.extend(entries);
+impl<N: Into<String>> Extend<(N, f64)> for StageMetrics {
+    fn extend<T: IntoIterator<Item = (N, f64)>>(&mut self, entries: T) {
+        self.0.extend(entries.into_iter().map(|(name, value)| (name.into(), value)));
     }
 }
 

@@ -8,6 +8,7 @@ use ril_grpo::RowRatio;
 use ril_models::generate::SamplingParams;
 use ril_reward::{Judge, Verdict};
 
+use crate::adapters::lengths;
 use crate::config::{GroupPlan, RilConfig};
 use crate::error::RilError;
 use crate::group::{Group, Origin, Question};
@@ -158,12 +159,10 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         let rewards = rewards(&scores, self.config.rewards, self.config.gail.similarity)?; // 3
         let counted = counted(groups, &rewards, self.config.teacher_ratio);
         let group_size = self.config.groups.group_size();
-        let tokens: Vec<usize> = groups.iter().flat_map(|g| &g.responses).map(|r| r.token_ids.len()).collect();
-        let advantages = self.config.grpo.advantage.advantages(&counted, group_size, &tokens)?; // 4
-        let opinion = match (&sharpened, &scores.logits_student_is_high) {
-            (Some(update), _) => Some(update.before.clone()),
+        let advantages = self.config.grpo.advantage.advantages(&counted, group_size, &lengths(groups))?; // 4
+        let frozen = match (&sharpened, &scores.logits_student_is_high) {
             (None, Some(logits)) => Some(opinion(logits, groups)?),
-            (None, None) => None,
+            _ => None,
         };
         let update = self.optimise(groups, &advantages)?; // 5
 
@@ -171,11 +170,12 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         let rows = Rows { groups, scores, rewards, counted, advantages: &advantages, update: &update };
         let mut metrics = rows.metrics(group_size, self.config.grpo.ratio)?;
         metrics.put("learning_rate", self.policy_learning_rate());
-        if let Some(opinion) = &opinion {
-            put_opinion(&mut metrics, opinion, self.data.teachers.teachers());
-        }
+        let teachers = self.data.teachers.teachers();
         if let Some(sharpened) = &sharpened {
-            put_update(&mut metrics, sharpened);
+            put_update(&mut metrics, sharpened, teachers);
+        }
+        if let Some(frozen) = &frozen {
+            put_opinion(&mut metrics, frozen, teachers);
         }
         metrics.lead_with(&LEADING);
         self.step += 1;

@@ -23,9 +23,7 @@ impl<M: CausalLm> ModelPolicy<M> {
     pub fn new(model: M) -> Self {
         Self { model, temperature: 1.0, chunk_tokens: 512 }
     }
-}
 
-impl<M: CausalLm> ModelPolicy<M> {
     /// Hidden states that predict the completion, `[rows, completion_len, hidden]`, and the tokens they predict.
     fn states(&self, input: &ScoringBatch) -> Result<(Tensor<3>, Tensor<2, Int>), RilError> {
         let hidden = self.model.hidden_states(&input.input, None)?;
