@@ -12,7 +12,10 @@ use ril::{Group, LocalRollout, Question, Response, RilConfig, RilError, RilTrain
 use crate::support::{STEPS, config, trainer, trainer_with, weights};
 
 fn all_steps(config: RilConfig) -> (Vec<StageMetrics>, Vec<u8>) {
-    let mut trainer = trainer(config).unwrap();
+    all_steps_of(trainer(config).unwrap())
+}
+
+fn all_steps_of<J: Judge>(mut trainer: RilTrainer<Qwen2_5Vl, J>) -> (Vec<StageMetrics>, Vec<u8>) {
     let metrics = (0..STEPS).map(|_| trainer.step().unwrap()).collect();
     (metrics, weights(&trainer.policy()))
 }
@@ -51,9 +54,22 @@ fn grpo_scales_advantages_and_averages_rows() {
     dr_grpo.groups.students_per_question = 4;
     (grpo.groups, grpo.policy, grpo.sampling) =
         (dr_grpo.groups.clone(), dr_grpo.policy.clone(), dr_grpo.sampling.clone());
-    let (metrics, weights) = all_steps(grpo);
+    let (metrics, weights) = all_steps_of(trainer_with(grpo, Fickle).unwrap());
     assert!(metrics.iter().all(|m| m.get("loss").is_some_and(f64::is_finite)));
-    assert!(weights != all_steps(dr_grpo).1);
+    assert!(weights != all_steps_of(trainer_with(dr_grpo, Fickle).unwrap()).1);
+}
+
+/// Finds about half of the answers right, whatever a model has learnt.
+struct Fickle;
+
+impl Judge for Fickle {
+    fn judge(&self, samples: &[Sample<'_>]) -> Result<Vec<Verdict>, RewardError> {
+        let verdict = |sample: &Sample<'_>| match sample.response.len() % 2 {
+            0 => Verdict::Correct,
+            _ => Verdict::Incorrect,
+        };
+        Ok(samples.iter().map(verdict).collect())
+    }
 }
 
 fn with(mode: DiscriminatorMode, order: ScoreOrder) -> RilConfig {

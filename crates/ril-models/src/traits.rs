@@ -24,7 +24,7 @@ pub trait CausalLm {
     /// Logits `[batch, seq, vocab]` of `[batch, seq, hidden]`.
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {
         let [batch, seq, width] = hidden.dims();
-        let logits = hidden.reshape([batch * seq, width]).matmul(self.head_weight());
+        let logits = ril_kernels::linear(hidden.reshape([batch * seq, width]), self.head_weight(), None);
         let vocab = logits.dims()[1];
         logits.reshape([batch, seq, vocab])
     }

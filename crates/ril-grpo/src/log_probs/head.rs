@@ -5,9 +5,30 @@ use std::ops::Range;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Scalar, TensorMetadata};
-use burn::tensor::{FloatDType, Shape, Slice};
+use burn::tensor::{DType, FloatDType, Shape, Slice};
 
-use super::softmax::{Block, RowGradients, SoftmaxKernels, SoftmaxRows};
+use super::softmax::{Block, RowGradients, SoftmaxRows, block_backward, block_sums};
+
+/// Backends that can run the operator; the default bodies are plain primitives.
+pub(crate) trait HeadKernels: Backend {
+    /// The softmax of each token, over the whole vocabulary.
+    fn forward(head: &Head<Self>) -> SoftmaxRows<Self> {
+        head.forward_in_blocks()
+    }
+
+    /// Gradients of `hidden` and `weight`, each only if wanted, in the type of its tensor.
+    fn backward(head: &Head<Self>, rows: &RowGradients<Self>, wanted: [bool; 2]) -> [Option<FloatTensor<Self>>; 2] {
+        head.backward_in_blocks(rows, wanted)
+    }
+
+    /// Zeros to be written into, in memory that is used once.
+    fn zeros(shape: Shape, dtype: DType, device: &Self::Device) -> FloatTensor<Self> {
+        Self::float_zeros(shape, device, dtype.into())
+    }
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+impl HeadKernels for burn::backend::Cube {}
 
 /// How the operator works; nothing in it changes a result but the temperature.
 #[derive(Debug, Clone, Copy)]
@@ -22,15 +43,15 @@ pub(crate) struct HeadSettings {
 #[derive(Debug, Clone)]
 pub(crate) struct Head<B: Backend> {
     /// `[tokens, hidden]`
-    hidden: FloatTensor<B>,
+    pub(crate) hidden: FloatTensor<B>,
     /// `[hidden, vocab]`
-    weight: FloatTensor<B>,
+    pub(crate) weight: FloatTensor<B>,
     /// `[tokens, 1]`
-    targets: IntTensor<B>,
-    settings: HeadSettings,
+    pub(crate) targets: IntTensor<B>,
+    pub(crate) settings: HeadSettings,
 }
 
-impl<B: SoftmaxKernels> Head<B> {
+impl<B: HeadKernels> Head<B> {
     pub(crate) fn new(
         hidden: FloatTensor<B>,
         weight: FloatTensor<B>,
@@ -70,13 +91,12 @@ impl<B: SoftmaxKernels> Head<B> {
         scale::<B>(logits, self.settings.inverse_temperature)
     }
 
-    /// The softmax of each token, over the whole vocabulary.
-    pub(crate) fn forward(&self) -> SoftmaxRows<B> {
+    pub(crate) fn forward_in_blocks(&self) -> SoftmaxRows<B> {
         let parts = self.chunks().map(|rows| {
             let targets = self.target_rows(rows.clone());
             let blocks = self.blocks().map(|block| {
                 let logits = self.logits(rows.clone(), self.weight_block(block));
-                B::block_sums(logits, targets.clone(), block, self.settings.wants_entropy)
+                block_sums(logits, targets.clone(), block, self.settings.wants_entropy)
             });
             blocks.reduce(|left, right| left.merge(right)).expect("the vocabulary is not empty").finish()
         });
@@ -92,11 +112,9 @@ impl<B: SoftmaxKernels> Head<B> {
         }
     }
 
-    /// Gradients of `hidden` and `weight`, each only if wanted, in the type of its tensor.
-    ///
     /// Blocks are the outer loop, so that the gradient of the weights is written once, block by block, into one
     /// buffer: no second tensor of its size exists.
-    pub(crate) fn backward(&self, rows: &RowGradients<B>, wanted: [bool; 2]) -> [Option<FloatTensor<B>>; 2] {
+    pub(crate) fn backward_in_blocks(&self, rows: &RowGradients<B>, wanted: [bool; 2]) -> [Option<FloatTensor<B>>; 2] {
         let chunks: Vec<Range<usize>> = self.chunks().collect();
         let mut hidden_grads: Vec<Option<FloatTensor<B>>> = vec![None; chunks.len()];
         let mut weight_grad = None;
@@ -107,7 +125,7 @@ impl<B: SoftmaxKernels> Head<B> {
                 let chunk = rows.rows(rows_of_chunk.clone());
                 let used = chunk.clone();
                 let logits = self.logits(rows_of_chunk.clone(), weight.clone());
-                let logits_grad = B::block_backward(logits, self.target_rows(rows_of_chunk.clone()), block, chunk);
+                let logits_grad = block_backward::<B>(logits, self.target_rows(rows_of_chunk.clone()), block, chunk);
                 let logits_grad = scale::<B>(logits_grad, self.settings.inverse_temperature);
                 let logits_grad = B::float_cast(logits_grad, self.hidden.dtype().into());
                 if wanted[0] {

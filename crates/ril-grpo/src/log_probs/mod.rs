@@ -3,6 +3,7 @@
 //! [`selective_log_probs`] and [`selective_scores`] never hold `[batch, seq, vocab]`: neither in the forward pass,
 //! where only `[chunk_tokens, 4096]` is alive, nor on the tape, where the backward pass recomputes the logits.
 
+mod flex;
 mod head;
 mod operator;
 mod softmax;

@@ -11,8 +11,8 @@ use burn::backend::backend_extension;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Slice;
 
-use super::head::{Head, HeadSettings};
-use super::softmax::{RowGradients, SoftmaxKernels, SoftmaxRows};
+use super::head::{Head, HeadKernels, HeadSettings};
+use super::softmax::{RowGradients, SoftmaxRows};
 
 /// The operator as the dispatcher sees it; the macro adds the match over run-time backends.
 #[backend_extension(Autodiff, Flex, Cube: cfg(any(feature = "cuda", feature = "wgpu")))]
@@ -36,21 +36,21 @@ fn columns<B: Backend>(rows: &SoftmaxRows<B>) -> FloatTensor<B> {
 }
 
 /// Every plain backend with kernels has the operator.
-impl<B: SoftmaxKernels> HeadOps for B {
+impl<B: HeadKernels> HeadOps for B {
     fn head_scores(
         hidden: FloatTensor<B>,
         head_weight: FloatTensor<B>,
         targets: IntTensor<B>,
         settings: HeadSettings,
     ) -> FloatTensor<B> {
-        columns(&Head::<B>::new(hidden, head_weight, targets, settings).forward())
+        columns(&B::forward(&Head::new(hidden, head_weight, targets, settings)))
     }
 }
 
 #[derive(Debug)]
 struct HeadScores;
 
-impl<B: SoftmaxKernels> Backward<B, 2> for HeadScores {
+impl<B: HeadKernels> Backward<B, 2> for HeadScores {
     type State = (Head<B>, SoftmaxRows<B>);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -64,7 +64,7 @@ impl<B: SoftmaxKernels> Backward<B, 2> for HeadScores {
         };
         let parents: [Option<NodeId>; 2] = ops.parents.map(|parent| parent.map(|node| node.id));
         let wanted = parents.map(|parent| parent.is_some());
-        let values = head.backward(&rows, wanted);
+        let values = B::backward(&head, &rows, wanted);
         for (parent, value) in parents.into_iter().zip(values) {
             if let (Some(id), Some(value)) = (parent, value) {
                 grads.register::<B>(id, value);
@@ -73,7 +73,7 @@ impl<B: SoftmaxKernels> Backward<B, 2> for HeadScores {
     }
 }
 
-impl<B: SoftmaxKernels, C: CheckpointStrategy> HeadOps for Autodiff<B, C> {
+impl<B: HeadKernels, C: CheckpointStrategy> HeadOps for Autodiff<B, C> {
     fn head_scores(
         hidden: FloatTensor<Self>,
         head_weight: FloatTensor<Self>,
@@ -82,7 +82,7 @@ impl<B: SoftmaxKernels, C: CheckpointStrategy> HeadOps for Autodiff<B, C> {
     ) -> FloatTensor<Self> {
         let ((hidden, hidden_node), (weight, weight_node)) = (hidden.into_parts(), head_weight.into_parts());
         let head = Head::<B>::new(hidden, weight, targets, settings);
-        let rows = head.forward();
+        let rows = B::forward(&head);
         let scores = columns(&rows);
         let prepared = HeadScores.prepare::<C>([hidden_node, weight_node]);
         match prepared.compute_bound().stateful() {

@@ -4,65 +4,57 @@ use std::ops::Range;
 
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Backend, Scalar, TensorMetadata, get_device_settings};
-use burn::tensor::{DType, IndexingUpdateOp, Shape, Slice, TensorData};
+use burn::tensor::{IndexingUpdateOp, Shape, Slice};
 
-/// Backends that can run the operator; the default bodies are plain primitives.
-pub(crate) trait SoftmaxKernels: Backend {
-    /// The softmax of one block of logits, `[rows, width]`, whose first column is token `first` of the vocabulary.
-    /// `targets`: `[rows, 1]`.
-    fn block_sums(
-        logits: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        block: Block,
-        wants_entropy: bool,
-    ) -> SoftmaxSums<Self> {
-        let max = Self::float_max_dim(logits.clone(), 1);
-        let shifted = Self::float_sub(logits.clone(), max.clone());
-        let exponentials = Self::float_exp(shifted.clone());
-        let weighted = wants_entropy.then(|| Self::float_sum_dim(Self::float_mul(exponentials.clone(), shifted), 1));
-        let picked = if block.is_whole {
-            Self::float_gather(1, logits, targets)
-        } else {
-            let (column, elsewhere) = block.column::<Self>(targets);
-            Self::float_mask_fill(Self::float_gather(1, logits, column), elsewhere, Scalar::Float(0.0))
-        };
-        SoftmaxSums { max, sum: Self::float_sum_dim(exponentials, 1), weighted, picked }
-    }
+/// The softmax of one block of logits, `[rows, width]`, whose first column is token `first` of the vocabulary.
+/// `targets`: `[rows, 1]`.
+pub(crate) fn block_sums<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: IntTensor<B>,
+    block: Block,
+    wants_entropy: bool,
+) -> SoftmaxSums<B> {
+    let max = B::float_max_dim(logits.clone(), 1);
+    let shifted = B::float_sub(logits.clone(), max.clone());
+    let exponentials = B::float_exp(shifted.clone());
+    let weighted = wants_entropy.then(|| B::float_sum_dim(B::float_mul(exponentials.clone(), shifted), 1));
+    let picked = if block.is_whole {
+        B::float_gather(1, logits, targets)
+    } else {
+        let (column, elsewhere) = block.column::<B>(targets);
+        B::float_mask_fill(B::float_gather(1, logits, column), elsewhere, Scalar::Float(0.0))
+    };
+    SoftmaxSums { max, sum: B::float_sum_dim(exponentials, 1), weighted, picked }
+}
 
-    /// Gradient of a block of logits, `[rows, width]`: with `p = softmax(logits)` and `H` its entropy
-    /// `grad (one_hot(target) - p) - entropy_grad p (log p + H)`, exactly 0 in a row without any gradient.
-    fn block_backward(
-        logits: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        block: Block,
-        rows: RowGradients<Self>,
-    ) -> FloatTensor<Self> {
-        let unused = rows.unused(logits.shape());
-        let RowGradients { log_sum_exp, grad, entropy } = rows;
-        let log_softmax = Self::float_sub(logits, log_sum_exp);
-        let softmax = Self::float_exp(log_softmax.clone());
-        let pull = match entropy {
-            Some((entropy, entropy_grad)) => {
-                let surprise = Self::float_add(log_softmax, entropy);
-                Self::float_add(Self::float_mul(surprise, entropy_grad), grad.clone())
-            }
-            None => grad.clone(),
-        };
-        let spread = Self::float_mul(softmax, Self::float_neg(pull));
-        let (column, grad) = if block.is_whole {
-            (targets, grad)
-        } else {
-            let (column, elsewhere) = block.column::<Self>(targets);
-            (column, Self::float_mask_fill(grad, elsewhere, Scalar::Float(0.0)))
-        };
-        let full = Self::float_scatter(1, spread, column, grad, IndexingUpdateOp::Add);
-        Self::float_mask_fill(full, unused, Scalar::Float(0.0))
-    }
-
-    /// Zeros to be written into, in memory that is used once.
-    fn zeros(shape: Shape, dtype: DType, device: &Self::Device) -> FloatTensor<Self> {
-        Self::float_zeros(shape, device, dtype.into())
-    }
+/// Gradient of a block of logits, `[rows, width]`: with `p = softmax(logits)` and `H` its entropy
+/// `grad (one_hot(target) - p) - entropy_grad p (log p + H)`, exactly 0 in a row without any gradient.
+pub(crate) fn block_backward<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: IntTensor<B>,
+    block: Block,
+    rows: RowGradients<B>,
+) -> FloatTensor<B> {
+    let unused = rows.unused(logits.shape());
+    let RowGradients { log_sum_exp, grad, entropy } = rows;
+    let log_softmax = B::float_sub(logits, log_sum_exp);
+    let softmax = B::float_exp(log_softmax.clone());
+    let pull = match entropy {
+        Some((entropy, entropy_grad)) => {
+            let surprise = B::float_add(log_softmax, entropy);
+            B::float_add(B::float_mul(surprise, entropy_grad), grad.clone())
+        }
+        None => grad.clone(),
+    };
+    let spread = B::float_mul(softmax, B::float_neg(pull));
+    let (column, grad) = if block.is_whole {
+        (targets, grad)
+    } else {
+        let (column, elsewhere) = block.column::<B>(targets);
+        (column, B::float_mask_fill(grad, elsewhere, Scalar::Float(0.0)))
+    };
+    let full = B::float_scatter(1, spread, column, grad, IndexingUpdateOp::Add);
+    B::float_mask_fill(full, unused, Scalar::Float(0.0))
 }
 
 /// Some columns of the vocabulary.
@@ -84,6 +76,11 @@ impl Block {
 
     pub(crate) fn columns(self) -> Range<usize> {
         self.first..self.first + self.width
+    }
+
+    /// Column of a token inside the block.
+    pub(crate) fn column_of(self, token: usize) -> Option<usize> {
+        self.columns().contains(&token).then(|| token - self.first)
     }
 
     /// Column of each target inside the block, and whether it is elsewhere (the column is any then).
@@ -190,13 +187,3 @@ impl<B: Backend> RowGradients<B> {
         B::float_mask_fill(tensor, unused, Scalar::Float(0.0))
     }
 }
-
-impl SoftmaxKernels for burn::backend::Flex {
-    /// Flex's own zeros exist twice for a moment.
-    fn zeros(shape: Shape, dtype: DType, _: &Self::Device) -> FloatTensor<Self> {
-        burn::backend::flex::FlexTensor::from_data(TensorData::full_dtype(shape, 0.0, dtype))
-    }
-}
-
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-impl SoftmaxKernels for burn::backend::Cube {}

@@ -4,7 +4,7 @@ mod sampler;
 
 pub use sampler::{Drawn, Sampler, log_softmax};
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -132,7 +132,7 @@ pub fn generate<M: ChatModel>(
     }
     let mut cache = model.new_cache(rows, capacity(seq, params, model.max_positions())?);
     let hidden = model.hidden_states(prompts, Some(&mut cache))?;
-    let logits = last_logits(model, hidden)?;
+    let logits = Logits::after(model, hidden);
     let owners: Vec<usize> = (0..rows).flat_map(|row| std::iter::repeat_n(row, params.num_samples)).collect();
     let mut open: Vec<Open> =
         owners.iter().enumerate().map(|(at, &row)| open_row(model, prompts, params, at, row)).collect();
@@ -140,7 +140,7 @@ pub fn generate<M: ChatModel>(
     if params.num_samples > 1 {
         cache = cache.select_rows(&owners);
     }
-    draw(&mut open, |i| &logits[owners[i]], model.stop_ids())?;
+    draw(&mut open, |i| logits.row(owners[i]), model.stop_ids())?;
     loop {
         let ended: Vec<bool> = open.iter().map(|o| is_finished(o, params)).collect();
         for (row, _) in open.iter_mut().zip(&ended).filter(|(_, ended)| **ended) {
@@ -152,8 +152,8 @@ pub fn generate<M: ChatModel>(
         compact(&mut open, &mut cache, &ended);
         let new: Vec<[u32; 1]> = open.iter().map(|o| [o.completion.token_ids.last().copied().unwrap_or(0)]).collect();
         let step = ModelInput::text(TokenBatch::padded(&new, 0, Padding::Right));
-        let logits = last_logits(model, model.hidden_states(&step, Some(&mut cache))?)?;
-        draw(&mut open, |i| &logits[i], model.stop_ids())?;
+        let logits = Logits::after(model, model.hidden_states(&step, Some(&mut cache))?);
+        draw(&mut open, |i| logits.row(i), model.stop_ids())?;
     }
     Ok(done.into_iter().flatten().collect())
 }
@@ -173,21 +173,28 @@ fn open_row<M: ChatModel>(model: &M, prompts: &ModelInput, params: &SamplingPara
     }
 }
 
-/// Logits after the last position, one vector a row, on the host.
-fn last_logits<M: ChatModel>(model: &M, hidden: Tensor<3>) -> Result<Vec<Vec<f32>>, ModelError> {
-    let seq = hidden.dims()[1];
-    let logits = model.lm_head(hidden.narrow(1, seq - 1, 1));
-    let vocab = logits.dims()[2];
-    let values: Vec<f32> = logits.into_data().iter::<f32>().collect();
-    Ok(values.chunks(vocab).map(<[f32]>::to_vec).collect())
+/// Logits after the last position, one row each, on the host.
+struct Logits {
+    values: Vec<f32>,
+    vocab: usize,
+}
+
+impl Logits {
+    fn after<M: ChatModel>(model: &M, hidden: Tensor<3>) -> Self {
+        let seq = hidden.dims()[1];
+        let logits = model.lm_head(hidden.narrow(1, seq - 1, 1)).cast(DType::F32);
+        let vocab = logits.dims()[2];
+        let values = logits.into_data().into_vec().expect("cast to f32");
+        Self { values, vocab }
+    }
+
+    fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.vocab..][..self.vocab]
+    }
 }
 
 /// One token more for every row that has not ended.
-fn draw<'a>(
-    open: &mut [Open],
-    logits: impl Fn(usize) -> &'a Vec<f32> + Sync,
-    stop_ids: &[u32],
-) -> Result<(), ModelError> {
+fn draw<'a>(open: &mut [Open], logits: impl Fn(usize) -> &'a [f32] + Sync, stop_ids: &[u32]) -> Result<(), ModelError> {
     open.par_iter_mut().enumerate().try_for_each(|(i, row)| {
         if row.completion.finish_reason == FinishReason::Stop {
             return Ok(());
@@ -224,12 +231,12 @@ fn is_finished(row: &Open, params: &SamplingParams) -> bool {
     row.completion.finish_reason == FinishReason::Stop || row.completion.token_ids.len() >= params.max_new_tokens
 }
 
-/// Drops ended rows once they are a quarter of the batch: copying the cache costs more than a few idle rows.
+/// Drops ended rows.
 fn compact(open: &mut Vec<Open>, cache: &mut KvCache, ended: &[bool]) {
-    let keep: Vec<usize> = (0..ended.len()).filter(|&i| !ended[i]).collect();
-    if keep.len() * 4 > ended.len() * 3 {
+    if !ended.contains(&true) {
         return;
     }
+    let keep: Vec<usize> = (0..ended.len()).filter(|&i| !ended[i]).collect();
     *cache = cache.select_rows(&keep);
     let mut ended = ended.iter();
     open.retain(|_| ended.next() == Some(&false));

@@ -1,9 +1,11 @@
 //! One row's sampler: penalties, truncation, a draw, and the two log-probabilities of what was drawn.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use ril_kernels::simd;
 
 use super::SamplingParams;
 
@@ -23,28 +25,30 @@ pub struct Drawn {
 /// probability after the penalty, as transformers' `suppress_tokens` does.
 ///
 /// Tokens as likely as the last one of the top k are kept, as in transformers. Of tokens that are equally likely, top-p
-/// keeps the lower ids; transformers does not define which. Sums run in f64, so that a sum within 1e-7 of `top_p` may
-/// fall on the other side than in transformers.
+/// keeps the lower ids; transformers does not define which. A sum within 1e-6 of `top_p` may fall on the other side than
+/// in transformers, and a token 1e38 times less likely than the likeliest is never drawn.
+///
+/// Nothing sorts the vocabulary: top-k selects, and top-p sorts only tokens that are likely enough to be in question.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     params: SamplingParams,
     seen: HashSet<u32>,
-    forbidden: HashSet<u32>,
+    forbidden: Vec<u32>,
     rng: ChaCha8Rng,
 }
+
+/// A token that may be drawn, with its weight; the likeliest has weight 1.
+type Weighted = (u32, f32);
 
 impl Sampler {
     /// The distribution of the next draw: tokens with their probabilities, likeliest first. At temperature 0 it is one
     /// token of probability 1.
     #[must_use]
     pub fn distribution(&self, logits: &[f32]) -> Vec<(u32, f64)> {
-        let candidates = self.candidates(logits);
-        if self.params.temperature == 0.0 {
-            return vec![(first_maximum(&candidates), 1.0)];
-        }
-        let (candidates, weights) = self.weighted(candidates);
-        let total: f64 = weights.iter().sum();
-        candidates.iter().zip(&weights).map(|(&(id, _), weight)| (id, weight / total)).collect()
+        let mut kept = self.weighted(logits);
+        kept.sort_unstable_by(by_weight);
+        let total = total(&kept);
+        kept.iter().map(|&(id, weight)| (id, f64::from(weight) / total)).collect()
     }
 
     /// `stream` tells the rows of one batch apart.
@@ -56,7 +60,7 @@ impl Sampler {
         Self {
             params: params.clone(),
             seen: if penalised { prompt.into_iter().collect() } else { HashSet::new() },
-            forbidden: forbidden.iter().copied().collect(),
+            forbidden: forbidden.to_vec(),
             rng,
         }
     }
@@ -64,8 +68,11 @@ impl Sampler {
     /// Why no token can be drawn from `logits`; `None` when one can.
     #[must_use]
     pub fn refusal(&self, logits: &[f32]) -> Option<String> {
-        let broken = logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY);
-        if let Some(id) = broken {
+        let is_broken = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
+        // Block by block without an early end, which the compiler vectorises.
+        let has_broken = |block: &[f32]| block.iter().fold(false, |any, logit| any | is_broken(logit));
+        if logits.chunks(simd::BLOCK).any(has_broken) {
+            let id = logits.iter().position(is_broken)?;
             return Some(format!("the logit of token {id} is {}", logits[id]));
         }
         let is_allowed = |(id, logit): (u32, &f32)| logit.is_finite() && !self.forbidden.contains(&id);
@@ -74,98 +81,134 @@ impl Sampler {
 
     /// Draws from the logits of the next token. Where [`Self::refusal`] has something to say, the result means nothing.
     pub fn draw(&mut self, logits: &[f32]) -> Drawn {
-        let plain = log_normaliser(logits);
-        let candidates = self.candidates(logits);
-        let (token_id, sampler_log_prob) =
-            if self.params.temperature == 0.0 { (first_maximum(&candidates), 0.0) } else { self.sample(candidates) };
+        let kept = self.weighted(logits);
+        let total = total(&kept);
+        let (token_id, weight) = match kept.as_slice() {
+            [] => (0, f32::NAN),
+            [only] => *only,
+            _ => self.pick(&kept, total),
+        };
         if self.params.repetition_penalty != 1.0 {
             self.seen.insert(token_id);
         }
-        let log_prob = (f64::from(logits[token_id as usize]) - plain) as f32;
-        Drawn { token_id, log_prob, sampler_log_prob }
-    }
-
-    /// Allowed tokens with their penalised logits, in order of id.
-    fn candidates(&self, logits: &[f32]) -> Vec<(u32, f32)> {
-        let penalty = self.params.repetition_penalty;
-        let ids = (0u32..).zip(logits).filter(|(id, _)| !self.forbidden.contains(id));
-        ids.map(|(id, &logit)| match self.seen.contains(&id) {
-            true if logit > 0.0 => (id, logit / penalty),
-            true => (id, logit * penalty),
-            false => (id, logit),
-        })
-        .collect()
-    }
-
-    /// Candidates that may be drawn, likeliest first, with their weights; the first has weight 1.
-    fn weighted(&self, mut candidates: Vec<(u32, f32)>) -> (Vec<(u32, f32)>, Vec<f64>) {
-        heat(&mut candidates, self.params.temperature);
-        let by_logit = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        let top_k = self.params.top_k;
-        if top_k > 0 && top_k < candidates.len() {
-            let last = candidates.select_nth_unstable_by(top_k - 1, by_logit).1.1;
-            // As likely as the last one kept: kept too, as transformers does.
-            candidates.retain(|c| c.1 >= last);
+        let logit = logits.get(token_id as usize).map_or(f64::NAN, |&logit| f64::from(logit));
+        Drawn {
+            token_id,
+            log_prob: (logit - log_normaliser(logits)) as f32,
+            sampler_log_prob: (f64::from(weight) / total).ln() as f32,
         }
-        candidates.sort_unstable_by(by_logit);
-        let highest = candidates.first().map_or(0.0, |c| f64::from(c.1));
-        let mut weights: Vec<f64> = candidates.iter().map(|c| (f64::from(c.1) - highest).exp()).collect();
-        let all: f64 = weights.iter().sum();
-        // Kept: every token before which less than top_p has been gathered.
-        let mut before = 0.0;
-        let kept = weights
-            .iter()
-            .take_while(|&&w| {
-                let keep = before < f64::from(self.params.top_p) * all;
-                before += w;
-                keep
-            })
-            .count()
-            .max(1);
-        weights.truncate(kept);
-        candidates.truncate(kept);
-        (candidates, weights)
     }
 
-    fn sample(&mut self, candidates: Vec<(u32, f32)>) -> (u32, f32) {
-        let (candidates, weights) = self.weighted(candidates);
-        let total: f64 = weights.iter().sum();
+    fn pick(&mut self, kept: &[Weighted], total: f64) -> Weighted {
         let mut left = self.rng.random::<f64>() * total;
-        let pick = weights.iter().position(|&w| {
-            left -= w;
+        let pick = kept.iter().find(|(_, weight)| {
+            left -= f64::from(*weight);
             left < 0.0
         });
-        let pick = pick.unwrap_or(weights.len() - 1);
-        (candidates[pick].0, (weights[pick] / total).ln() as f32)
+        // Rounding may leave nothing below 0.
+        pick.or(kept.last()).copied().unwrap_or((0, f32::NAN))
     }
-}
 
-/// Divides by the temperature. Where that leaves the range of f32, the maximum is subtracted first.
-fn heat(candidates: &mut [(u32, f32)], temperature: f32) {
-    let highest = candidates.iter().map(|c| c.1).fold(f32::NEG_INFINITY, f32::max);
-    let overflows = !(highest / temperature).is_finite();
-    for (_, logit) in candidates {
-        *logit = match overflows {
-            false => *logit / temperature,
-            true => ((f64::from(*logit) - f64::from(highest)) / f64::from(temperature)) as f32,
-        };
-    }
-}
-
-fn first_maximum(candidates: &[(u32, f32)]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for &(id, logit) in candidates {
-        if logit > best.1 {
-            best = (id, logit);
+    /// Logits of tokens in order of id, penalised; of forbidden ones minus infinity.
+    fn penalised(&self, logits: &[f32]) -> Vec<f32> {
+        let mut scores = logits.to_vec();
+        for &id in &self.seen {
+            if let Some(score) = scores.get_mut(id as usize) {
+                let penalty = self.params.repetition_penalty;
+                *score = if *score > 0.0 { *score / penalty } else { *score * penalty };
+            }
         }
+        for &id in &self.forbidden {
+            if let Some(score) = scores.get_mut(id as usize) {
+                *score = f32::NEG_INFINITY;
+            }
+        }
+        scores
     }
-    best.0
+
+    /// Tokens that may be drawn: all with a weight above 0 that top-k and top-p keep.
+    fn weighted(&self, logits: &[f32]) -> Vec<Weighted> {
+        let mut scores = self.penalised(logits);
+        let highest = simd::maximum(&scores);
+        if self.params.temperature == 0.0 {
+            let first = scores.iter().position(|&score| score == highest);
+            return first.map(|id| (id as u32, 1.0)).into_iter().collect();
+        }
+        let highest = heat(&mut scores, highest, self.params.temperature);
+        let top_k = self.params.top_k;
+        if top_k > 0 && top_k < scores.len() {
+            let last = kth_largest(&scores, top_k);
+            // As likely as the last one kept: kept too, as transformers does.
+            scores.iter_mut().filter(|score| **score < last).for_each(|score| *score = f32::NEG_INFINITY);
+        }
+        let all = simd::exp_sum(&mut scores, 1.0, highest);
+        let top_p = self.params.top_p;
+        // All tokens below this weight together have half of what top-p leaves out, so that it leaves out all of them.
+        let floor = 0.5 * (1.0 - top_p) * all / scores.len() as f32;
+        let weights = (0..).zip(scores);
+        let mut kept: Vec<Weighted> = weights.filter(|&(_, weight)| weight > 0.0 && weight >= floor).collect();
+        if top_p < 1.0 {
+            keep_top_p(&mut kept, f64::from(top_p) * f64::from(all));
+        }
+        kept
+    }
 }
 
-/// `log sum exp`, in f64.
+/// Keeps every token before which less than `mass` has been gathered, likeliest first.
+fn keep_top_p(kept: &mut Vec<Weighted>, mass: f64) {
+    kept.sort_unstable_by(by_weight);
+    let mut before = 0.0;
+    let count = kept.iter().take_while(|(_, weight)| {
+        let keeps = before < mass;
+        before += f64::from(*weight);
+        keeps
+    });
+    let count = count.count();
+    kept.truncate(count.max(1));
+}
+
+/// Likeliest first; lower ids first where equal.
+fn by_weight(a: &Weighted, b: &Weighted) -> Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
+}
+
+fn total(kept: &[Weighted]) -> f64 {
+    kept.iter().map(|(_, weight)| f64::from(*weight)).sum()
+}
+
+/// The `k`-th largest of more than `k` values, `k >= 1`, without sorting them.
+///
+/// The `k`-th largest of maxima of blocks is no larger, and few values reach it: the selection runs among those.
+fn kth_largest(values: &[f32], k: usize) -> f32 {
+    let select = |mut values: Vec<f32>| *values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1;
+    let width = values.len() / (4 * k);
+    if width <= 1 {
+        return select(values.to_vec());
+    }
+    let bound = select(values.chunks(width).map(simd::maximum).collect());
+    select(values.iter().copied().filter(|value| *value >= bound).collect())
+}
+
+/// Divides by the temperature and returns the largest. Where that leaves the range of f32, the maximum is subtracted
+/// first.
+fn heat(scores: &mut [f32], highest: f32, temperature: f32) -> f32 {
+    let hottest = highest / temperature;
+    if hottest.is_finite() {
+        scores.iter_mut().for_each(|score| *score /= temperature);
+        return hottest;
+    }
+    for score in scores {
+        *score = ((f64::from(*score) - f64::from(highest)) / f64::from(temperature)) as f32;
+    }
+    0.0
+}
+
+/// `log sum exp`.
 fn log_normaliser(logits: &[f32]) -> f64 {
-    let highest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    highest + logits.iter().map(|&l| (f64::from(l) - highest).exp()).sum::<f64>().ln()
+    let highest = simd::maximum(logits);
+    let mut exponentials = logits.to_vec();
+    let sum = simd::exp_sum(&mut exponentials, 1.0, highest);
+    f64::from(highest) + f64::from(sum).ln()
 }
 
 /// Log-probabilities of one vector of logits, nats.
@@ -244,6 +287,42 @@ mod tests {
         assert!(sampler.refusal(&[0.0, 0.0, f32::INFINITY]).is_some());
         assert!(sampler.refusal(&[0.0, 0.0, f32::NEG_INFINITY]).unwrap().contains("forbidden"));
         assert!(sampler.refusal(&[]).is_some());
+    }
+
+    /// A vocabulary large enough for every shortcut, with ties.
+    #[test]
+    fn truncation_of_a_large_vocabulary_is_that_of_a_full_sort() {
+        let logits: Vec<f32> = (0..20_011u64).map(|i| (i * 7919 % 10_007) as f32 / 1000.0 - 3.0).collect();
+        let mut sorted: Vec<(u32, f64)> = (0..).zip(logits.iter().map(|&l| f64::from(l))).collect();
+        sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        for (top_k, top_p) in
+            [(0, 1.0), (1, 1.0), (50, 1.0), (50, 0.9), (0, 0.9), (0, 0.999), (19_000, 0.5), (20_010, 1.0)]
+        {
+            let border = if top_k == 0 { f64::NEG_INFINITY } else { sorted[top_k - 1].1 };
+            let survivors: Vec<(u32, f64)> =
+                sorted.iter().filter(|t| t.1 >= border).map(|t| (t.0, t.1.exp())).collect();
+            let all: f64 = survivors.iter().map(|t| t.1).sum();
+            let mut before = 0.0;
+            let cut = survivors.iter().take_while(|t| {
+                let keeps = before < f64::from(top_p) * all;
+                before += t.1;
+                keeps
+            });
+            let want: Vec<(u32, f64)> = cut.copied().collect();
+            let mass: f64 = want.iter().map(|t| t.1).sum();
+            let params = SamplingParams { top_k, top_p, ..Default::default() };
+            let got = Sampler::new(&params, [], &[], 0).distribution(&logits);
+            assert!(
+                got.len().abs_diff(want.len()) <= usize::from(top_p < 1.0),
+                "{top_k}, {top_p}: {}, not {}",
+                got.len(),
+                want.len()
+            );
+            for (got, want) in got.iter().zip(&want) {
+                assert_eq!(got.0, want.0);
+                assert!((got.1 * mass / want.1 - 1.0).abs() < 1e-5, "{top_k}, {top_p}: {got:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Gated feed-forward block.
 
 use burn::module::Module;
-use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Tensor, activation};
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor};
+use ril_kernels::swiglu;
+
+use super::linear::{linear, project};
 
 /// SwiGLU: `down(silu(gate(x)) * up(x))` (arXiv 2002.05202).
 #[derive(Module, Debug)]
@@ -27,14 +30,9 @@ impl SwiGlu {
         }
     }
 
-    /// `[.., hidden]` to the same.
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let gate = activation::silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+    /// `[tokens, hidden]` to the same.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let gate = project(&self.gate_proj, x.clone());
+        project(&self.down_proj, swiglu(gate, project(&self.up_proj, x)))
     }
-}
-
-/// A linear layer whose values come later; nothing is allocated before the first use.
-pub(crate) fn linear(input: usize, output: usize, bias: bool, device: &Device) -> Linear {
-    LinearConfig::new(input, output).with_bias(bias).with_initializer(burn::module::Initializer::Zeros).init(device)
 }

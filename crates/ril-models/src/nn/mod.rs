@@ -1,9 +1,9 @@
 //! Blocks shared by the models.
 
-pub mod attention;
 pub mod init;
 pub mod kv_cache;
-pub mod mask;
+pub mod linear;
 pub mod mlp;
+pub mod packing;
 pub mod rms_norm;
 pub mod rotary;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 
 use crate::chat_template::{ChatTemplate, Content, Message};
@@ -25,8 +25,8 @@ use crate::error::ModelError;
 use crate::input::{ImageBatch, ModelInput, Padding, TokenBatch};
 use crate::nn::init::{InitialStd, init_weights};
 use crate::nn::kv_cache::KvCache;
-use crate::nn::mask::causal_bias;
-use crate::nn::mlp::linear;
+use crate::nn::linear::{index, linear, reorder};
+use crate::nn::packing::Packing;
 use crate::tokenizer::TextTokenizer;
 use crate::traits::{CausalLm, ChatModel, VisionLanguageModel};
 
@@ -214,12 +214,10 @@ impl Qwen2_5Vl {
         &self.parts.config
     }
 
-    /// `[rows, seq, hidden]`: token embeddings, with image tokens in the places of the placeholders.
-    fn embed(&self, input: &ModelInput, layout: &Layout) -> Result<Tensor<3>, ModelError> {
-        let weight = self.model.embed_tokens.weight.val();
-        let device = weight.device().inner();
-        let [vocab, hidden] = weight.dims();
-        let (rows, seq) = (input.tokens.rows(), input.tokens.seq());
+    /// What stands at each place of `[rows * seq]`: the id of a text token, or the vocabulary and the number of an image
+    /// token.
+    fn contents(&self, input: &ModelInput, layout: &Layout) -> Result<Vec<usize>, ModelError> {
+        let [vocab, _] = self.model.embed_tokens.weight.lazy_shape().dims();
         if let Some(id) = input.tokens.ids().iter().find(|&&id| id as usize >= vocab) {
             return Err(ModelError::Input {
                 what: "token id",
@@ -227,46 +225,64 @@ impl Qwen2_5Vl {
                 got: id.to_string(),
             });
         }
-        let ids: Vec<i64> = input.tokens.ids().iter().map(|&id| i64::from(id)).collect();
-        let index = |values: Vec<i64>| Tensor::<1, Int>::from_data(TensorData::new(values, [rows * seq]), &device);
-        let mut embedded = weight.select(0, index(ids));
-        if let (Some(images), false) = (&input.images, layout.image_slots.is_empty()) {
-            // Text and image tokens stand one after the other; one gather puts them in order.
-            let mut sources: Vec<i64> = (0..(rows * seq) as i64).collect();
-            for &(slot, token) in &layout.image_slots {
-                sources[slot] = (rows * seq + token) as i64;
-            }
-            let all = Tensor::cat(vec![embedded, self.visual.forward(images)?], 0);
-            embedded = all.select(0, index(sources));
+        let mut contents: Vec<usize> = input.tokens.ids().iter().map(|&id| id as usize).collect();
+        for &(slot, token) in &layout.image_slots {
+            contents[slot] = vocab + token;
         }
-        Ok(embedded.reshape([rows, seq, hidden]))
+        Ok(contents)
+    }
+
+    /// `[tokens, hidden]`: embeddings of [`Self::contents`].
+    fn embed(&self, input: &ModelInput, contents: &[usize]) -> Result<Tensor<2>, ModelError> {
+        let weight = self.model.embed_tokens.weight.val();
+        let device = weight.device().inner();
+        let [vocab, _] = weight.dims();
+        let ids: Vec<usize> = contents.iter().copied().filter(|&content| content < vocab).collect();
+        let text = weight.select(0, index(&ids, &device));
+        let Some(images) = input.images.as_ref().filter(|_| ids.len() < contents.len()) else {
+            return Ok(text);
+        };
+        // Text and image tokens stand one after the other; one gather puts them in order.
+        let mut texts = 0..ids.len();
+        let order = contents.iter().map(|&content| match content.checked_sub(vocab) {
+            Some(image_token) => ids.len() + image_token,
+            None => texts.next().unwrap_or_default(),
+        });
+        let order: Vec<usize> = order.collect();
+        Ok(reorder(Tensor::cat(vec![text, self.visual.forward(images)?], 0), &order, &device))
     }
 }
 
 impl CausalLm for Qwen2_5Vl {
-    fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor<3>, ModelError> {
+    fn hidden_states(&self, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor<3>, ModelError> {
         let (rows, seq) = (input.tokens.rows(), input.tokens.seq());
-        if rows == 0 || seq == 0 {
-            let got = format!("{rows} rows of {seq}");
+        if !input.tokens.mask().contains(&true) {
+            let got = format!("{rows} rows of {seq}, none of them real");
             return Err(ModelError::Input { what: "tokens", expected: "at least one".into(), got });
         }
         let config = &self.parts.config;
         let layout = match &cache {
-            Some(cache) if !cache.is_empty() => continue_layout(input, config, cache.next_position())?,
+            Some(cache) if !cache.is_empty() => continue_layout(input, config, &cache.next_position())?,
             _ => layout(input, config)?,
         };
         let device = self.device();
-        let embedded = self.embed(input, &layout)?;
-        if let Some(cache) = cache.as_mut() {
-            cache.extend(input.tokens.mask(), seq, layout.next_position.clone())?;
-        }
-        let own: Vec<&[bool]> = (0..rows).map(|row| input.tokens.row_mask(row)).collect();
-        let bias = match &cache {
-            Some(cache) => causal_bias(&cache.mask().iter().map(Vec::as_slice).collect::<Vec<_>>(), seq, &device),
-            None => causal_bias(&own, seq, &device),
+        let contents = self.contents(input, &layout)?;
+        let (packing, plan, cache) = match cache {
+            Some(cache) => {
+                let plan = cache.extend(input.tokens.mask(), seq, &layout.next_position)?;
+                (Packing::rows(&input.tokens), plan, Some(cache))
+            }
+            None => {
+                let (packing, plan) = Packing::shared(&input.tokens, &contents);
+                (packing, plan, None)
+            }
         };
-        let rotary = mrope_table(&layout.positions, rows, &config.text, &device);
-        Ok(self.model.forward(embedded, Context { rotary, bias, cache }))
+        let packed: Vec<usize> = packing.sources.iter().map(|&flat| contents[flat]).collect();
+        let rotary = mrope_table(&layout.positions, &packing.sources, &config.text, &device);
+        let embedded = self.embed(input, &packed)?;
+        let hidden = self.model.forward(embedded, Context { rotary, plan: Arc::new(plan), cache });
+        let width = hidden.dims()[1];
+        Ok(reorder(hidden, &packing.places, &device).reshape([rows, seq, width]))
     }
 
     fn head_weight(&self) -> Tensor<2> {
@@ -278,8 +294,8 @@ impl CausalLm for Qwen2_5Vl {
 
     fn new_cache(&self, rows: usize, capacity: usize) -> KvCache {
         let text = &self.parts.config.text;
-        let shape = [rows, text.num_key_value_heads, capacity, text.head_dim()];
-        KvCache::new(text.num_hidden_layers, shape, &self.device())
+        let head = [text.num_key_value_heads, text.head_dim()];
+        KvCache::new(text.num_hidden_layers, rows, capacity, head, &self.device())
     }
 
     fn max_positions(&self) -> Option<usize> {

@@ -1,14 +1,17 @@
 //! The text decoder: grouped-query attention with biases on q, k and v, 3-axis rotary positions, SwiGLU.
 
+use std::sync::Arc;
+
 use burn::module::{Initializer, Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
+use ril_kernels::{AttentionPlan, RotaryTable, attention, rotate};
 
-use crate::nn::attention::grouped_attention;
 use crate::nn::kv_cache::KvCache;
-use crate::nn::mlp::{SwiGlu, linear};
+use crate::nn::linear::{linear, project};
+use crate::nn::mlp::SwiGlu;
 use crate::nn::rms_norm::RmsNorm;
-use crate::nn::rotary::{RotaryTable, inverse_frequencies};
+use crate::nn::rotary::inverse_frequencies;
 use crate::qwen2_5_vl::config::TextConfig;
 
 /// Token table, `[vocab, hidden]`.
@@ -60,7 +63,7 @@ pub struct TextModel {
 /// What all layers of one forward share.
 pub(crate) struct Context<'a> {
     pub rotary: RotaryTable,
-    pub bias: Option<Tensor<4>>,
+    pub plan: Arc<AttentionPlan>,
     pub cache: Option<&'a mut KvCache>,
 }
 
@@ -76,20 +79,19 @@ impl TextAttention {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, layer: usize, context: &mut Context<'_>) -> Tensor<3> {
-        let [rows, seq, _] = x.dims();
-        let heads = |x: Tensor<3>| {
-            let heads = x.dims()[2] / self.head_dim;
-            x.reshape([rows, seq, heads, self.head_dim]).swap_dims(1, 2)
+    /// `[tokens, hidden]` to the same.
+    fn forward(&self, x: Tensor<2>, layer: usize, context: &mut Context<'_>) -> Tensor<2> {
+        let heads = |layer: &Linear| {
+            let x = project(layer, x.clone());
+            let [tokens, width] = x.dims();
+            x.reshape([tokens, width / self.head_dim, self.head_dim])
         };
-        let q = context.rotary.apply(heads(self.q_proj.forward(x.clone())));
-        let k = context.rotary.apply(heads(self.k_proj.forward(x.clone())));
-        let v = heads(self.v_proj.forward(x));
+        let (q, k) = (rotate(heads(&self.q_proj), &context.rotary), rotate(heads(&self.k_proj), &context.rotary));
         let (k, v) = match context.cache.as_mut() {
-            Some(cache) => cache.append(layer, k, v),
-            None => (k, v),
+            Some(cache) => cache.append(layer, k, heads(&self.v_proj)),
+            None => (k, heads(&self.v_proj)),
         };
-        self.o_proj.forward(grouped_attention(q, k, v, context.bias.as_ref()))
+        project(&self.o_proj, attention(q, k, v, &context.plan))
     }
 }
 
@@ -118,28 +120,33 @@ impl TextModel {
         }
     }
 
-    /// `[rows, seq, hidden]` embeddings to hidden states after the last norm.
-    pub(crate) fn forward(&self, mut x: Tensor<3>, mut context: Context<'_>) -> Tensor<3> {
+    /// `[tokens, hidden]` embeddings to hidden states after the last norm.
+    pub(crate) fn forward(&self, mut x: Tensor<2>, mut context: Context<'_>) -> Tensor<2> {
         for (i, layer) in self.layers.iter().enumerate() {
-            x = x.clone() + layer.self_attn.forward(layer.input_layernorm.forward(x), i, &mut context);
-            x = x.clone() + layer.mlp.forward(layer.post_attention_layernorm.forward(x));
+            // The branch comes first in the sum: nothing else holds it, so that the sum can take its memory.
+            x = layer.self_attn.forward(layer.input_layernorm.forward(x.clone()), i, &mut context) + x;
+            x = layer.mlp.forward(layer.post_attention_layernorm.forward(x.clone())) + x;
         }
         self.norm.forward(x)
     }
 }
 
-/// Angles of the 3-axis rotary positions: frequency `i` follows time, height or width by `mrope_section`.
+/// Angles of the 3-axis rotary positions of the tokens `sources`: frequency `i` follows time, height or width by
+/// `mrope_section`.
 ///
 /// Source: Qwen2-VL, arXiv 2409.12191, section 2.1 (M-RoPE).
 #[must_use]
-pub fn mrope_table(positions: &[Vec<usize>; 3], rows: usize, config: &TextConfig, device: &Device) -> RotaryTable {
+pub fn mrope_table(
+    positions: &[Vec<usize>; 3],
+    sources: &[usize],
+    config: &TextConfig,
+    device: &Device,
+) -> RotaryTable {
     let frequencies = inverse_frequencies(config.rope_theta, config.head_dim());
     let axes: Vec<usize> = (0..3).flat_map(|axis| std::iter::repeat_n(axis, config.mrope_section[axis])).collect();
-    let tokens = positions[0].len();
-    let mut angles = Vec::with_capacity(tokens * frequencies.len());
-    for ((time, height), width) in positions[0].iter().zip(&positions[1]).zip(&positions[2]) {
-        let position = [*time, *height, *width];
-        angles.extend(axes.iter().zip(&frequencies).map(|(&axis, f)| position[axis] as f32 * f));
-    }
-    RotaryTable::from_angles(&angles, rows, tokens.checked_div(rows).unwrap_or(0), device)
+    let angle = |token: usize| {
+        axes.iter().zip(&frequencies).map(move |(&axis, frequency)| positions[axis][token] as f32 * frequency)
+    };
+    let angles: Vec<f32> = sources.iter().flat_map(|&token| angle(token)).collect();
+    RotaryTable::from_angles(&angles, sources.len(), device)
 }

@@ -1,20 +1,21 @@
 //! The vision tower: patches in, one token per merged block of patches out.
 //!
 //! Most blocks attend inside windows, a few inside the whole frame. Patches are reordered once so that windows are
-//! contiguous, and put back after the merger. Attention runs over *segments* (windows or frames), batched together
-//! and padded to the longest.
+//! contiguous, and put back after the merger. Attention runs over *segments* (windows or frames) of any length.
+
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Tensor, TensorData, activation};
+use ril_kernels::{AttentionPlan, RotaryTable, attention, rotate};
 
 use crate::error::ModelError;
 use crate::input::{GridThw, ImageBatch};
-use crate::nn::attention::grouped_attention;
-use crate::nn::mask::segment_bias;
-use crate::nn::mlp::{SwiGlu, linear};
+use crate::nn::linear::{linear, project, reorder};
+use crate::nn::mlp::SwiGlu;
 use crate::nn::rms_norm::RmsNorm;
-use crate::nn::rotary::{RotaryTable, inverse_frequencies};
+use crate::nn::rotary::inverse_frequencies;
 use crate::qwen2_5_vl::config::VisionConfig;
 
 /// Fixed by the architecture; the configuration has no field for it.
@@ -117,19 +118,20 @@ impl VisionTower {
         let patches: usize = images.grid_thw.iter().map(|g| g.iter().product::<usize>()).sum();
         let pixels = TensorData::new(images.pixel_patches.clone(), [patches, images.patch_dim]);
         let pixels = Tensor::<2>::from_data(pixels, &device).cast(dtype);
-        let mut x = reorder(self.patch_embed.proj.forward(pixels), &plan.patch_order, &device);
-        let windows = Segments::new(&plan.windows, &plan.angles, &device);
-        let frames = Segments::new(&plan.frames, &plan.angles, &device);
+        let mut x = reorder(project(&self.patch_embed.proj, pixels), &plan.patch_order, &device);
+        let rotary = RotaryTable::from_angles(&plan.angles, patches, &device);
+        let [windows, frames] = [&plan.windows, &plan.frames].map(|lengths| Arc::new(AttentionPlan::segments(lengths)));
         for (i, block) in self.blocks.iter().enumerate() {
             let segments = if self.config.fullatt_block_indexes.contains(&i) { &frames } else { &windows };
-            x = x.clone() + block.attn.forward(block.norm1.forward(x), segments);
-            x = x.clone() + block.mlp.forward(block.norm2.forward(x));
+            // The branch comes first in the sum: nothing else holds it, so that the sum can take its memory.
+            x = block.attn.forward(block.norm1.forward(x.clone()), &rotary, segments) + x;
+            x = block.mlp.forward(block.norm2.forward(x.clone())) + x;
         }
         let x = self.merger.ln_q.forward(x);
         let [rows, width] = x.dims();
         let unit = self.config.merge_unit();
-        let x = activation::gelu(self.merger.fc1.forward(x.reshape([rows / unit, width * unit])));
-        Ok(reorder(self.merger.fc2.forward(x), &plan.token_restore, &device))
+        let x = activation::gelu(project(&self.merger.fc1, x.reshape([rows / unit, width * unit])));
+        Ok(reorder(project(&self.merger.fc2, x), &plan.token_restore, &device))
     }
 
     fn check(&self, images: &ImageBatch) -> Result<(), ModelError> {
@@ -152,71 +154,15 @@ impl VisionTower {
 }
 
 impl VisionAttention {
-    fn forward(&self, x: Tensor<2>, segments: &Segments) -> Tensor<2> {
+    fn forward(&self, x: Tensor<2>, rotary: &RotaryTable, segments: &Arc<AttentionPlan>) -> Tensor<2> {
         let [patches, width] = x.dims();
-        let qkv = segments.split(self.qkv.forward(x));
-        let [count, longest, _] = qkv.dims();
+        let qkv = project(&self.qkv, x);
         let part = |i: usize| {
-            let part = qkv.clone().narrow(2, i * width, width);
-            part.reshape([count, longest, self.heads, width / self.heads]).swap_dims(1, 2)
+            let part = qkv.clone().narrow(1, i * width, width);
+            part.reshape([patches, self.heads, width / self.heads])
         };
-        let (q, k) = (segments.rotary.apply(part(0)), segments.rotary.apply(part(1)));
-        let mixed = grouped_attention(q, k, part(2), segments.bias.as_ref());
-        self.proj.forward(segments.join(mixed, patches))
-    }
-}
-
-/// The segments of one kind of block, as indices that batch and unbatch them.
-struct Segments {
-    count: usize,
-    longest: usize,
-    /// `None` when all segments are equally long and a reshape is enough.
-    indices: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
-    bias: Option<Tensor<4>>,
-    rotary: RotaryTable,
-}
-
-impl Segments {
-    /// `angles` are `[patches][head_dim / 2]` in window order.
-    fn new(lengths: &[usize], angles: &[Vec<f32>], device: &Device) -> Self {
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        let (mut spread, mut gather) = (Vec::new(), Vec::new());
-        let mut start = 0;
-        for (segment, &length) in lengths.iter().enumerate() {
-            // A padded slot repeats the segment's last patch; the bias hides it.
-            spread.extend((0..longest).map(|i| start + i.min(length - 1)));
-            gather.extend((0..length).map(|i| segment * longest + i));
-            start += length;
-        }
-        let table: Vec<f32> = spread.iter().flat_map(|&i| angles[i].iter().copied()).collect();
-        let is_even = lengths.iter().all(|&l| l == longest);
-        Self {
-            count: lengths.len(),
-            longest,
-            indices: (!is_even).then(|| (index(&spread, device), index(&gather, device))),
-            bias: segment_bias(lengths, longest, device),
-            rotary: RotaryTable::from_angles(&table, lengths.len(), longest, device),
-        }
-    }
-
-    /// `[patches, width]` to `[segments, longest, width]`.
-    fn split(&self, x: Tensor<2>) -> Tensor<3> {
-        let width = x.dims()[1];
-        let x = match &self.indices {
-            Some((spread, _)) => x.select(0, spread.clone()),
-            None => x,
-        };
-        x.reshape([self.count, self.longest, width])
-    }
-
-    /// The way back.
-    fn join(&self, x: Tensor<3>, patches: usize) -> Tensor<2> {
-        let width = x.dims()[2];
-        let x = x.reshape([self.count * self.longest, width]);
-        match &self.indices {
-            Some((_, gather)) => x.select(0, gather.clone()),
-            None => x.reshape([patches, width]),
-        }
+        let (q, k) = (rotate(part(0), rotary), rotate(part(1), rotary));
+        project(&self.proj, attention(q, k, part(2), segments))
     }
 }
 
@@ -231,8 +177,8 @@ pub(crate) struct WindowPlan {
     windows: Vec<usize>,
     /// Patches a frame.
     frames: Vec<usize>,
-    /// Rotary angles in window order: first half by row, second half by column.
-    angles: Vec<Vec<f32>>,
+    /// Rotary angles in window order, `[patches, head_dim / 2]`: first half by row, second half by column.
+    angles: Vec<f32>,
 }
 
 impl WindowPlan {
@@ -264,26 +210,12 @@ impl WindowPlan {
         }
         let patch_order: Vec<usize> = token_order.iter().flat_map(|&t| (0..unit).map(move |i| t * unit + i)).collect();
         let frequencies = inverse_frequencies(ROPE_THETA, config.hidden_size / config.num_heads / 2);
-        let angle = |patch: usize| {
-            positions[patch].iter().flat_map(|&p| frequencies.iter().map(move |f| p as f32 * f)).collect()
-        };
-        let angles = patch_order.iter().map(|&p| angle(p)).collect();
+        let angles = patch_order.iter().flat_map(|&patch| {
+            positions[patch].iter().flat_map(|&p| frequencies.iter().map(move |f| p as f32 * f)).collect::<Vec<_>>()
+        });
+        let angles = angles.collect();
         Self { patch_order, token_restore, windows, frames, angles }
     }
-}
-
-fn index(values: &[usize], device: &Device) -> Tensor<1, Int> {
-    let values: Vec<i64> = values.iter().map(|&v| v as i64).collect();
-    let length = values.len();
-    Tensor::from_data(TensorData::new(values, [length]), device)
-}
-
-/// Rows of `x` in the given order; nothing is done when they are in order already.
-fn reorder(x: Tensor<2>, order: &[usize], device: &Device) -> Tensor<2> {
-    if order.iter().enumerate().all(|(i, &o)| i == o) {
-        return x;
-    }
-    x.select(0, index(order, device))
 }
 
 #[cfg(test)]
