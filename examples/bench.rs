@@ -19,7 +19,11 @@ use ril::models::image::RgbImage;
 use ril::models::nn::kv_cache::KvCache;
 use ril::models::{CausalLm, ChatModel, ImageBatch, Message, ModelError, ModelInput, Padding, Qwen2_5Vl, TokenBatch};
 use ril::optimise::{UpdatePlan, optimise};
-use ril::{Group, Learner, OptimizerSettings, Origin, Prompt, Question, Response, ScoringBatch};
+use ril::reward::{Judge, RewardError, Sample, Verdict};
+use ril::{
+    CachedResponse, Group, Learner, LocalRollout, OptimizerSettings, Origin, Prompt, Question, Response, RilConfig,
+    RilTrainer, ScoringBatch, TeacherCache, TrainingData, discriminator_from,
+};
 use safetensors::SafeTensors;
 
 #[global_allocator]
@@ -33,6 +37,8 @@ enum Work {
     Update,
     /// Log-probabilities without a gradient
     Score,
+    /// A whole step of RIL: four samples and four teacher responses a question
+    Step,
     /// Pictures to patches
     Preprocess,
 }
@@ -114,6 +120,16 @@ fn prepare(args: &Args) -> Result<Box<dyn FnMut() -> Result<f64, Failure>>, Fail
                 Ok(f64::from(update.grad_norm))
             })
         }
+        Work::Step => {
+            drop(model);
+            let mut trainer = inputs.trainer(&args.model, args.new_tokens)?;
+            Box::new(move || {
+                let groups = trainer.collect(&mut LocalRollout::student(Endless(trainer.policy())))?;
+                trainer.step_on(&groups)?;
+                let students = groups.iter().flat_map(|group| &group.responses[..STUDENTS]);
+                Ok(students.map(|response| response.token_ids.len() as f64).sum())
+            })
+        }
         Work::Preprocess => {
             let pictures = inputs.pictures;
             Box::new(move || {
@@ -173,20 +189,43 @@ impl Inputs {
         })
     }
 
+    fn question(&self, at: usize) -> Question {
+        Question {
+            id: at.to_string(),
+            text: String::new(),
+            answer: "nothing".into(),
+            pictures: Vec::new(),
+            prompt: Arc::new(Prompt { token_ids: self.prompts[at].clone(), images: Some(self.images[at].clone()) }),
+        }
+    }
+
     /// The first prompts, each with its share of the responses.
     fn groups(&self) -> Vec<Group> {
         let group_size = self.responses.len() / 2;
         let group = |(at, responses): (usize, &[Vec<u32>])| Group {
-            question: Question {
-                id: at.to_string(),
-                text: String::new(),
-                answer: String::new(),
-                pictures: Vec::new(),
-                prompt: Arc::new(Prompt { token_ids: self.prompts[at].clone(), images: Some(self.images[at].clone()) }),
-            },
+            question: self.question(at),
             responses: responses.iter().map(|ids| response(ids)).collect(),
         };
         self.responses.chunks(group_size).enumerate().map(group).collect()
+    }
+
+    /// All questions in every step, with teachers who wrote the responses, cut into pieces of `new_tokens`.
+    fn trainer(&self, folder: &Path, new_tokens: usize) -> Result<RilTrainer<Qwen2_5Vl, Fickle>, Failure> {
+        let device = Device::flex().autodiff();
+        let student = Qwen2_5Vl::from_folder(folder, &device)?;
+        let mut teachers = TeacherCache::default();
+        for (at, ids) in self.responses.iter().flat_map(|ids| ids.chunks_exact(new_tokens)).enumerate() {
+            let (question, teacher) = ((at / STUDENTS).to_string(), format!("teacher {}", at % STUDENTS));
+            teachers.insert(CachedResponse { question, teacher, response: student.decode(ids)? });
+        }
+        let mut config = RilConfig::ril(new_tokens, 1000);
+        config.groups.questions_per_step = self.prompts.len();
+        config.policy = OptimizerSettings { micro_batch_rows: 8, ..OptimizerSettings::constant(1e-6) };
+        config.discriminator = config.policy.clone();
+        let discriminator = discriminator_from(student.clone(), 0, &device);
+        let questions = (0..self.prompts.len()).map(|at| self.question(at)).collect();
+        let data = TrainingData { questions, teachers, judge: Fickle };
+        Ok(RilTrainer::new(student, Some(discriminator), data, config)?)
     }
 
     fn scoring_batch(&self) -> Result<ScoringBatch, Failure> {
@@ -203,6 +242,18 @@ fn response(ids: &[u32]) -> Response {
         origin: Origin::Student,
         is_truncated: false,
         sampler_log_probs: None,
+    }
+}
+
+/// Student samples of a question in a whole step, and teachers.
+const STUDENTS: usize = 4;
+
+/// Finds about half of the responses right, so that no group is without a gradient.
+struct Fickle;
+
+impl Judge for Fickle {
+    fn judge(&self, samples: &[Sample<'_>]) -> Result<Vec<Verdict>, RewardError> {
+        Ok(samples.iter().map(|sample| Verdict::of(sample.response.len() % 2 == 0)).collect())
     }
 }
 

@@ -3,7 +3,7 @@
 
     pip install -r scripts/reference/requirements.txt
     cargo build --release --example bench
-    python scripts/bench.py [--sizes toy,30m] [--smollm2 DIR] [--work rollout,update,score,preprocess] [--pairs 5]
+    python scripts/bench.py [--sizes toy,30m] [--smollm2 DIR] [--work rollout,update,score,step,preprocess] [--pairs 5]
 
 Random weights of a toy and of a 30-million-parameter Qwen2.5-VL, and SmolLM2-135M inside Qwen2.5-VL if its folder is given.
 Prints a table in Markdown: medians over the pairs, and the median, smallest and largest of the pairs' ratios (ours / torch).
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
@@ -63,8 +63,12 @@ def random_model(folder, size):
     Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
     words = {**ids, **{f"w{i}": i for i in range(len(ids), vocab)}}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens(SPECIAL)
-    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    template = (
+        "{% for m in messages %}<|im_start|>{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+        "{% for c in m['content'] %}{{ c['text'] }}{% endfor %}{% endif %}<|im_end|>{% endfor %}<|im_start|>"
+    )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", chat_template=template)
     pictures = Qwen2VLImageProcessor(min_pixels=28 * 28 * 4, max_pixels=28 * 28 * 256)
     Qwen2_5_VLProcessor(
@@ -139,7 +143,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", default="toy,30m")
     parser.add_argument("--smollm2", type=Path, help="folder qwen2_5_vl of SmolLM2-135M inside Qwen2.5-VL")
-    parser.add_argument("--work", default="rollout,update,score,preprocess")
+    parser.add_argument("--work", default="rollout,update,score,step,preprocess")
     parser.add_argument("--pairs", type=int, default=5)
     args = parser.parse_args()
     print("| work | model | ours, s | torch, s | ours / torch (least, most) | peak memory, ours / torch, MiB |")

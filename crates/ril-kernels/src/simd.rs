@@ -9,6 +9,8 @@ use std::mem::MaybeUninit;
 pub const BLOCK: usize = 1024;
 /// Independent sums of a reduction.
 const LANES: usize = 32;
+/// Sums of bytes that are held in registers.
+const BYTES: usize = 48;
 
 macro_rules! kernels {
     ($($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {$(
@@ -240,6 +242,32 @@ kernels! {
         }
     }
 
+    /// Weighted sums of bytes in fixed point: `out_i = (sum_k weights_k rows_(k stride + i)) / 2^shift`, rounded to the nearest and
+    /// clamped to a byte. `rows` must reach as far as `out` behind its last stride.
+    pub fn weigh_rows(out: &mut [u8], rows: &[u8], stride: usize, weights: &[i32], shift: u32) {
+        let rounding = 1i32 << (shift - 1);
+        let sample = |sum: i32| (sum >> shift).clamp(0, 255) as u8;
+        let (blocks, rest) = out.as_chunks_mut::<BYTES>();
+        let start_of_rest = blocks.len() * BYTES;
+        for (block, out) in blocks.iter_mut().enumerate() {
+            let mut sums = [rounding; BYTES];
+            for (k, &weight) in weights.iter().enumerate() {
+                let from = &rows[k * stride + block * BYTES..][..BYTES];
+                for (sum, &byte) in sums.iter_mut().zip(from) {
+                    *sum += i32::from(byte) * weight;
+                }
+            }
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = sample(sum);
+            }
+        }
+        for (i, out) in rest.iter_mut().enumerate() {
+            let terms = weights.iter().enumerate();
+            let sum: i32 = terms.map(|(k, &weight)| i32::from(rows[k * stride + start_of_rest + i]) * weight).sum();
+            *out = sample(rounding + sum);
+        }
+    }
+
     /// Rotates pairs `(x_i, x_(i + half))` by angles whose cosines and sines are given, `[half]` each; `sign` -1 turns
     /// back.
     pub fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
@@ -333,6 +361,19 @@ mod tests {
                 let z = value - log_sum_exp;
                 let want = -z.exp() * (f64::from(grad) + f64::from(entropy_grad) * (z + entropy));
                 prop_assert!((f64::from(*got) - want).abs() < 1e-5, "{} is not {}", got, want);
+            }
+        }
+
+        #[test]
+        fn weighted_bytes_are_those_of_whole_numbers(
+            bytes in prop::collection::vec(any::<u8>(), 300..900), weights in prop::collection::vec(-400_000i32..1_200_000, 1..4),
+        ) {
+            let width = bytes.len() / weights.len();
+            let mut got = vec![0; width];
+            weigh_rows(&mut got, &bytes, width, &weights, 22);
+            for (i, got) in got.iter().enumerate() {
+                let sum: i64 = weights.iter().enumerate().map(|(k, &w)| i64::from(bytes[k * width + i]) * i64::from(w)).sum();
+                prop_assert_eq!(i64::from(*got), ((sum + (1 << 21)) >> 22).clamp(0, 255));
             }
         }
 

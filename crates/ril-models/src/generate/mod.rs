@@ -184,7 +184,7 @@ impl Logits {
         let seq = hidden.dims()[1];
         let logits = model.lm_head(hidden.narrow(1, seq - 1, 1)).cast(DType::F32);
         let vocab = logits.dims()[2];
-        let values = logits.into_data().into_vec().expect("cast to f32");
+        let values = logits.into_data().try_into_vec().expect("cast to f32");
         Self { values, vocab }
     }
 

@@ -8,14 +8,15 @@ use std::borrow::Cow;
 
 use image::RgbImage;
 use rayon::prelude::*;
+use ril_kernels::simd;
 
 /// Bits behind the binary point of a weight: 32, less 8 for the sample and 2 for sign and overshoot.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
-/// Half of the last place, so that the final shift rounds.
-const ROUNDING: i32 = 1 << (PRECISION_BITS - 1);
 /// Radius of the cubic kernel at scale 1, in source pixels.
 const SUPPORT: f64 = 2.0;
 const CHANNELS: usize = 3;
+/// Rows that the horizontal pass handles at once.
+const STRIP: usize = 16;
 /// Output bytes of one pass below which threads cost more than they save.
 const PARALLEL_BYTES: usize = 1 << 16;
 
@@ -100,38 +101,38 @@ fn fixed_point(weight: f64) -> i32 {
     (scaled + 0.5f64.copysign(scaled)) as i32
 }
 
-/// Back to 8 bits, saturating.
-fn to_sample(sum: i32) -> u8 {
-    (sum >> PRECISION_BITS).clamp(0, 255) as u8
-}
-
-/// Runs `fill` on every row of `bytes`, on all threads when there are many.
+/// Runs `fill` on every row of `bytes`, on all threads when there are many. The last row may be shorter.
 fn for_each_row(bytes: &mut [u8], row_len: usize, fill: impl Fn(usize, &mut [u8]) + Sync) {
     if bytes.len() < PARALLEL_BYTES {
-        bytes.chunks_exact_mut(row_len).enumerate().for_each(|(y, row)| fill(y, row));
+        bytes.chunks_mut(row_len).enumerate().for_each(|(y, row)| fill(y, row));
     } else {
-        bytes.par_chunks_exact_mut(row_len).enumerate().for_each(|(y, row)| fill(y, row));
+        bytes.par_chunks_mut(row_len).enumerate().for_each(|(y, row)| fill(y, row));
     }
 }
 
-/// Horizontal pass.
+/// Horizontal pass. Strips of rows are turned, so that one column of a strip is `[channel, row]` in memory and both passes
+/// are sums over neighbouring lines.
 fn resize_rows(source: &RgbImage, width: u32) -> RgbImage {
     let taps = taps(source.width(), width);
-    let source_row_len = source.width() as usize * CHANNELS;
+    let (source_row_len, row_len) = (source.width() as usize * CHANNELS, width as usize * CHANNELS);
     let samples = source.as_raw();
     let mut target = RgbImage::new(width, source.height());
-    for_each_row(&mut target, width as usize * CHANNELS, |y, row| {
-        let source_row = &samples[y * source_row_len..][..source_row_len];
-        for (pixel, Taps { first, weights }) in row.chunks_exact_mut(CHANNELS).zip(&taps) {
-            let mut sums = [ROUNDING; CHANNELS];
-            let window = source_row[first * CHANNELS..].chunks_exact(CHANNELS);
-            for (neighbour, &weight) in window.zip(weights) {
-                for (sum, &sample) in sums.iter_mut().zip(neighbour) {
-                    *sum += i32::from(sample) * weight;
-                }
+    for_each_row(&mut target, row_len * STRIP, |strip, rows| {
+        let strip_rows = &samples[strip * STRIP * source_row_len..];
+        let mut turned = vec![0; source_row_len * STRIP];
+        for (y, row) in strip_rows.chunks_exact(source_row_len).take(STRIP).enumerate() {
+            for (lane, &sample) in turned[y..].iter_mut().step_by(STRIP).zip(row) {
+                *lane = sample;
             }
-            for (byte, sum) in pixel.iter_mut().zip(sums) {
-                *byte = to_sample(sum);
+        }
+        const COLUMN: usize = CHANNELS * STRIP;
+        let mut column = [0; COLUMN];
+        for (x, Taps { first, weights }) in taps.iter().enumerate() {
+            simd::weigh_rows(&mut column, &turned[first * COLUMN..], COLUMN, weights, PRECISION_BITS);
+            for (channel, lanes) in column.chunks_exact(STRIP).enumerate() {
+                for (row, &sample) in rows.chunks_exact_mut(row_len).zip(lanes) {
+                    row[x * CHANNELS + channel] = sample;
+                }
             }
         }
     });
@@ -146,16 +147,7 @@ fn resize_columns(source: &RgbImage, height: u32) -> RgbImage {
     let mut target = RgbImage::new(source.width(), height);
     for_each_row(&mut target, row_len, |y, row| {
         let Taps { first, weights } = &taps[y];
-        let mut sums = vec![ROUNDING; row_len];
-        let window = samples[first * row_len..].chunks_exact(row_len);
-        for (neighbour, &weight) in window.zip(weights) {
-            for (sum, &sample) in sums.iter_mut().zip(neighbour) {
-                *sum += i32::from(sample) * weight;
-            }
-        }
-        for (byte, sum) in row.iter_mut().zip(sums) {
-            *byte = to_sample(sum);
-        }
+        simd::weigh_rows(row, &samples[first * row_len..], row_len, weights, PRECISION_BITS);
     });
     target
 }

@@ -160,10 +160,11 @@ mod tests {
                 keys.sort_unstable();
                 keys
             };
-            for row in 0..tokens.rows() {
+            for (row, ids_of_row) in rows.iter().enumerate() {
                 let places: Vec<usize> = real(&tokens, row).map(|flat| packing.places[flat]).collect();
+                prop_assert_eq!(places.len(), ids_of_row.len());
                 for (at, &place) in places.iter().enumerate() {
-                    prop_assert_eq!(ids(place), rows[row][at]);
+                    prop_assert_eq!(ids(place), ids_of_row[at]);
                     prop_assert_eq!(seen(place), places[..=at].to_vec());
                 }
             }
