@@ -1,6 +1,14 @@
 //! Tensors and comparisons of the operators' tests.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
+
+use crate::AttentionBlock;
+
+pub(crate) fn block(queries: Range<usize>, keys: Range<usize>, is_causal: bool) -> AttentionBlock {
+    AttentionBlock { queries, keys, is_causal }
+}
 
 /// Numbers between -2 and 2 without a pattern that rows or blocks could follow.
 pub(crate) fn scattered<const D: usize>(shape: [usize; D], salt: f32, device: &Device) -> Tensor<D> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::backend::autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::flex::{contiguous, is_fused, values, values_mut};
 
@@ -19,16 +19,21 @@ use crate::flex::{contiguous, is_fused, values, values_mut};
 /// If a place is outside the buffer, or `rows` has another shape.
 #[must_use]
 pub fn write_rows(buffer: Tensor<3>, rows: Tensor<3>, places: &Arc<Vec<usize>>) -> Tensor<3> {
-    let ([slots, heads, dim], [count, ..]) = (buffer.dims(), rows.dims());
+    let [slots, heads, dim] = buffer.dims();
     assert_eq!(rows.dims(), [places.len(), heads, dim], "write_rows: rows for a buffer of [_, {heads}, {dim}]");
     assert!(places.iter().all(|&place| place < slots), "write_rows: a place outside the buffer's {slots} rows");
     if is_fused(&buffer) && is_fused(&rows) {
         let (buffer, rows) = (buffer.into_dispatch(), rows.into_dispatch());
         return Tensor::from_dispatch(Dispatch::write_rows(buffer, rows, places.clone()));
     }
-    let ids: Vec<i64> = places.iter().map(|&place| place as i64).collect();
-    let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &buffer.device());
+    let ids = index(places.iter().map(|&place| place as i64).collect(), &buffer.device());
     buffer.select_assign(0, ids, rows, IndexingUpdateOp::Assign)
+}
+
+/// Row numbers on a device.
+pub(crate) fn index(ids: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+    let length = ids.len();
+    Tensor::from_data(TensorData::new(ids, [length]), &device.clone().inner())
 }
 
 #[backend_extension(Autodiff, Flex)]
@@ -58,8 +63,6 @@ impl<C: CheckpointStrategy> WriteRowsOps for Autodiff<Flex, C> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
     use crate::testing::{scattered, values};
 

@@ -124,11 +124,9 @@ impl Backward<Flex, 3> for Attention {
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = contiguous(grads.consume::<Flex>(&ops.node));
         let (operands, output, log_sum_exp) = &ops.state;
-        let gradients = backward::run(operands, output, log_sum_exp, &grad);
-        let shapes = [&operands.q, &operands.k, &operands.v].map(TensorMetadata::shape);
-        let [q, k, v] = shapes;
-        let [q_grad, k_grad, v_grad] = gradients;
-        let values = [Some(tensor(q_grad, q)), Some(tensor(k_grad, k)), Some(tensor(v_grad, v))];
+        let [q, k, v] = backward::run(operands, output, log_sum_exp, &grad);
+        let like = |values, operand: &FlexTensor| Some(tensor(values, operand.shape()));
+        let values = [like(q, &operands.q), like(k, &operands.k), like(v, &operands.v)];
         tape::register(grads, ops, values);
     }
 }

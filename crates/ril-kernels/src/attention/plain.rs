@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{DType, Tensor, TensorData, activation};
 
 use super::plan::AttentionPlan;
+use crate::write_rows::index;
 
 /// Added to a hidden score. Finite, so that a padded row gives finite numbers.
 const HIDDEN: f32 = -1e30;
@@ -45,11 +46,6 @@ pub(super) fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, plan: &Attenti
     let zeros = Tensor::<2>::zeros([1, heads * dim], &device.clone().inner()).cast(dtype);
     let mixed = Tensor::cat(vec![mixed, zeros], 0);
     mixed.select(0, index(places, &device))
-}
-
-fn index(ids: Vec<i64>, device: &Device) -> Tensor<1, Int> {
-    let length = ids.len();
-    Tensor::from_data(TensorData::new(ids, [length]), &device.clone().inner())
 }
 
 fn spans(plan: &AttentionPlan) -> Vec<Span> {

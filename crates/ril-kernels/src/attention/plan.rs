@@ -150,10 +150,7 @@ fn join(group_of: &mut [usize], a: usize, b: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn block(queries: Range<usize>, keys: Range<usize>, is_causal: bool) -> AttentionBlock {
-        AttentionBlock { queries, keys, is_causal }
-    }
+    use crate::testing::block;
 
     #[test]
     fn runs_are_split_where_no_block_reaches_over() {

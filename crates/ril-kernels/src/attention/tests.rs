@@ -2,7 +2,7 @@ use burn::tensor::Device;
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{assert_close, gradient, scattered, values};
+use crate::testing::{assert_close, block, gradient, scattered, values};
 
 /// Values, and gradients of `q`, `k` and `v`.
 fn compare(plan: AttentionPlan, [heads, kv_heads, dim]: [usize; 3]) {
@@ -20,10 +20,6 @@ fn compare(plan: AttentionPlan, [heads, kv_heads, dim]: [usize; 3]) {
     for (got, want) in run(attention).iter().zip(want) {
         assert_close(got, &want, 3e-5);
     }
-}
-
-fn block(queries: std::ops::Range<usize>, keys: std::ops::Range<usize>, is_causal: bool) -> AttentionBlock {
-    AttentionBlock { queries, keys, is_causal }
 }
 
 #[test]

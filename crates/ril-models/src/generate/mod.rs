@@ -144,7 +144,7 @@ pub fn generate<M: ChatModel>(
     loop {
         let ended: Vec<bool> = open.iter().map(|o| is_finished(o, params)).collect();
         for (row, _) in open.iter_mut().zip(&ended).filter(|(_, ended)| **ended) {
-            done[row.at].get_or_insert_with(|| row.completion.clone());
+            done[row.at] = Some(row.completion.clone());
         }
         if ended.iter().all(|&e| e) {
             break;
@@ -193,12 +193,9 @@ impl Logits {
     }
 }
 
-/// One token more for every row that has not ended.
+/// One token more for every row; those that have ended are gone.
 fn draw<'a>(open: &mut [Open], logits: impl Fn(usize) -> &'a [f32] + Sync, stop_ids: &[u32]) -> Result<(), ModelError> {
     open.par_iter_mut().enumerate().try_for_each(|(i, row)| {
-        if row.completion.finish_reason == FinishReason::Stop {
-            return Ok(());
-        }
         if let Some(reason) = row.sampler.refusal(logits(i)) {
             return Err(ModelError::Logits { row: row.at, step: row.completion.token_ids.len(), reason });
         }
