@@ -14,6 +14,7 @@
 //! All results are first order: a gradient of a gradient is not supported on the fused path.
 
 pub mod attention;
+mod few_rows;
 pub mod flex;
 mod linear;
 pub mod matrix;

@@ -3,15 +3,17 @@
 
 use burn::backend::flex::FlexTensor;
 
+use crate::few_rows;
+
 /// Multiplications below which a product stays on its thread.
 const PARALLEL_WORK: usize = 128 * 1024;
 
 /// A matrix in memory: where its values begin, and how far apart rows and columns are.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
-    values: &'a [f32],
-    row_stride: usize,
-    column_stride: usize,
+    pub(crate) values: &'a [f32],
+    pub(crate) row_stride: usize,
+    pub(crate) column_stride: usize,
 }
 
 impl<'a> Matrix<'a> {
@@ -141,13 +143,15 @@ pub(crate) unsafe fn multiply_at(
     threads: Threads,
 ) {
     assert!(a.reaches(m, k) && b.reaches(k, n), "multiply: an operand is too small for {m} x {k} x {n}");
+    let is_parallel = threads == Threads::Many && m * n * k >= PARALLEL_WORK;
+    // SAFETY: the operands reach as far as the sizes (checked above); the caller answers for `out`.
+    if is_parallel && strides[1] == 1 && unsafe { few_rows::multiply([m, n, k], [a, b], (out, strides[0]), output) } {
+        return;
+    }
     let is_added = output == Output::AddedTo;
     let step = |stride: usize| stride as isize;
-    let parallelism = match threads == Threads::Many && m * n * k >= PARALLEL_WORK {
-        true => gemm::Parallelism::Rayon(0),
-        false => gemm::Parallelism::None,
-    };
-    // SAFETY: the operands reach as far as the sizes (checked above); the caller answers for `out`.
+    let parallelism = if is_parallel { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
+    // SAFETY: as above.
     unsafe {
         gemm::gemm(
             m,

@@ -150,18 +150,19 @@ impl ImageProcessor {
             let blocks_per_row = columns / merge_size;
             let top = (block / blocks_per_row * merge_size + within / merge_size) * patch_size;
             let left = (block % blocks_per_row * merge_size + within % merge_size) * patch_size;
-            for (channel, frames) in patch.chunks_exact_mut(temporal_patch_size * plane_len).enumerate() {
-                let values = &self.normalized[channel];
-                let (first, repeats) = frames.split_at_mut(plane_len);
-                for (y, line) in first.chunks_exact_mut(patch_size).enumerate() {
-                    let source = &samples[(top + y) * row_len + left * CHANNELS..];
-                    for (value, pixel) in line.iter_mut().zip(source.chunks_exact(CHANNELS)) {
-                        *value = values[usize::from(pixel[channel])];
+            let mut frames = patch.chunks_exact_mut(temporal_patch_size * plane_len);
+            let mut planes: [_; CHANNELS] = std::array::from_fn(|_| frames.next().expect("a plane for each channel"));
+            for y in 0..patch_size {
+                let (pixels, _) = samples[(top + y) * row_len + left * CHANNELS..].as_chunks::<CHANNELS>();
+                for (x, pixel) in pixels[..patch_size].iter().enumerate() {
+                    for ((plane, values), &sample) in planes.iter_mut().zip(&self.normalized).zip(pixel) {
+                        plane[y * patch_size + x] = values[usize::from(sample)];
                     }
                 }
-                for frame in repeats.chunks_exact_mut(plane_len) {
-                    frame.copy_from_slice(first);
-                }
+            }
+            for plane in planes {
+                let (first, repeats) = plane.split_at_mut(plane_len);
+                repeats.chunks_exact_mut(plane_len).for_each(|frame| frame.copy_from_slice(first));
             }
         }
     }
