@@ -18,6 +18,9 @@ struct Args {
     /// Folder of a Qwen2.5-VL checkpoint
     #[arg(long)]
     model: PathBuf,
+    /// Round the weights of the decoder and of the head to 8 bits
+    #[arg(long)]
+    int8: bool,
     /// Picture; may be given several times
     #[arg(long = "image")]
     images: Vec<PathBuf>,
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), RilError> {
     let model = Qwen2_5Vl::from_folder(&args.model, &Device::flex())?;
+    let model = if args.int8 { model.into_int8() } else { model };
     let pictures = args.images.iter().map(|path| Ok(open_image(path)?.into())).collect::<Result<Vec<_>, RilError>>()?;
     let prompt = model.encode(&[Message::user_with_images(args.prompt.as_str(), pictures)])?;
     let params = SamplingParams {

@@ -4,6 +4,7 @@
     pip install -r scripts/reference/requirements.txt
     cargo build --release --example bench
     python scripts/bench.py [--sizes toy,30m] [--smollm2 DIR] [--work rollout,update,score,step,preprocess] [--pairs 5]
+    python scripts/bench.py --work linear,rms-norm,swiglu,rotary,attention,log-probs
 
 Random weights of a toy and of a 30-million-parameter Qwen2.5-VL, and SmolLM2-135M inside Qwen2.5-VL if its folder is given.
 Prints a table in Markdown: medians over the pairs, and the median, smallest and largest of the pairs' ratios (ours / torch).
@@ -31,8 +32,8 @@ from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoP
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECIAL = "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>".split()
+# hidden, intermediate, layers, heads, kv heads, vocabulary, (vision depth, width, intermediate, heads)
 SIZES = {
-    # hidden, intermediate, layers, heads, kv heads, vocabulary, (vision depth, width, intermediate, heads)
     "toy": (96, 256, 3, 4, 2, 512, (2, 64, 128, 4)),
     "30m": (384, 1024, 8, 6, 2, 32000, (4, 128, 256, 4)),
 }
@@ -40,7 +41,7 @@ PROMPT_TEXT, RESPONSES, RESPONSE_TOKENS, PROMPTS, SIDE = 60, 8, 128, 4, 224
 
 
 def random_model(folder, size):
-    hidden, intermediate, layers, heads, kv_heads, vocab, (depth, width, vision_intermediate, vision_heads) = SIZES[size]
+    hidden, intermediate, layers, heads, kv_heads, vocab, (depth, width, vision_intermediate, vision_heads) = size
     torch.manual_seed(0)
     half = hidden // heads // 2
     ids = {token: i for i, token in enumerate(SPECIAL)}
@@ -76,26 +77,43 @@ def random_model(folder, size):
     ).save_pretrained(folder)
 
 
-def write_inputs(folder, path):
+def operands(config, generator):
+    """What single operators are timed on: as many tokens as an update has."""
+    tokens, hidden, intermediate = RESPONSES * RESPONSE_TOKENS, config.hidden_size, config.intermediate_size
+    dim = hidden // config.num_attention_heads
+    normal = lambda *shape: torch.randn(shape, generator=generator)
+    tensors = {
+        "x": normal(tokens, hidden), "gain": 1 + 0.1 * normal(hidden), "weight": normal(hidden, intermediate) * hidden**-0.5,
+        "gate": normal(tokens, intermediate), "up": normal(tokens, intermediate), "angles": 3 * normal(tokens, dim // 2),
+        "q": normal(tokens, config.num_attention_heads, dim), "k": normal(tokens, config.num_key_value_heads, dim),
+        "v": normal(tokens, config.num_key_value_heads, dim),
+        "targets": torch.randint(config.vocab_size, (tokens,), generator=generator),
+    }
+    return {f"operators.{name}": tensor for name, tensor in tensors.items()}
+
+
+def write_inputs(folder, path, prompts=PROMPTS, text=PROMPT_TEXT, picture=SIDE):
+    """`text` words and a square of `picture` pixels in each prompt."""
     config = Qwen2_5_VLConfig.from_pretrained(folder)
     generator = torch.Generator().manual_seed(1)
     vocab, image = config.text_config.vocab_size, config.image_token_id
     words = lambda *shape: torch.randint(16, vocab, shape, generator=generator)
-    side = SIDE // 14
+    side = picture // 14
     patch_dim = 3 * 2 * 14 * 14
-    placeholders = torch.full((PROMPTS, side * side // 4), image)
-    edge = lambda token: torch.full((PROMPTS, 1), token)
-    prompts = torch.cat(
-        [edge(config.vision_start_token_id), placeholders, edge(config.vision_end_token_id), words(PROMPTS, PROMPT_TEXT)], 1
+    placeholders = torch.full((prompts, side * side // 4), image)
+    edge = lambda token: torch.full((prompts, 1), token)
+    ids = torch.cat(
+        [edge(config.vision_start_token_id), placeholders, edge(config.vision_end_token_id), words(prompts, text)], 1
     )
     save_file(
         {
-            "prompts": prompts,
+            "prompts": ids,
             "responses": words(RESPONSES, RESPONSE_TOKENS),
             "advantages": torch.tensor([1.0, -0.5, 0.25, -0.75] * (RESPONSES // 4)),
-            "pixel_patches": torch.randn(PROMPTS * side * side, patch_dim, generator=generator),
-            "grid_thw": torch.tensor([[1, side, side]] * PROMPTS),
+            "pixel_patches": torch.randn(prompts * side * side, patch_dim, generator=generator),
+            "grid_thw": torch.tensor([[1, side, side]] * prompts),
             "pictures": torch.randint(0, 256, (8, 480, 640, 3), generator=generator, dtype=torch.uint8),
+            **operands(config.text_config, generator),
         },
         path,
     )
@@ -122,17 +140,21 @@ class Worker:
         self.process.wait()
 
 
-def compare(work, folder, inputs, pairs):
-    common = ["--work", work, "--model", str(folder), "--inputs", str(inputs)]
-    ours = Worker([str(ROOT / "target/release/examples/bench"), *common])
-    torch_side = Worker([sys.executable, str(ROOT / "scripts/reference/bench_torch.py"), *common])
+TORCH = (sys.executable, ROOT / "scripts/reference/bench_torch.py")
+
+
+def compare(work, folder, inputs, pairs, *options, other=TORCH, ours_alone=()):
+    """Measurements of both sides, a pair for each turn; `other` is an interpreter, its worker and what that gets alone."""
+    common = ["--work", work, "--model", str(folder), "--inputs", str(inputs), *options]
+    ours = Worker([str(ROOT / "target/release/examples/bench"), *common, *ours_alone])
+    other = Worker([*map(str, other), *common])
     rows = []
     for pair in range(pairs):
         # Each side goes first every other time.
-        row = [side.run() for side in ((ours, torch_side) if pair % 2 == 0 else (torch_side, ours))]
+        row = [side.run() for side in ((ours, other) if pair % 2 == 0 else (other, ours))]
         rows.append(tuple(row if pair % 2 == 0 else reversed(row)))
     ours.close()
-    torch_side.close()
+    other.close()
     for first, second in rows:
         if abs(first["check"] - second["check"]) > 1e-3 * max(1.0, abs(second["check"])):
             sys.exit(f"{work}: the sides differ: {first['check']} {second['check']}")
@@ -145,8 +167,14 @@ def main():
     parser.add_argument("--smollm2", type=Path, help="folder qwen2_5_vl of SmolLM2-135M inside Qwen2.5-VL")
     parser.add_argument("--work", default="rollout,update,score,step,preprocess")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--beside", type=Path, default=TORCH[1], help="another worker than PyTorch's")
+    parser.add_argument("--python", default=TORCH[0], help="interpreter of that worker")
+    parser.add_argument("--beside-options", default="", help="what that worker gets alone")
+    parser.add_argument("--our-options", default="", help="what our worker gets alone, such as --int8")
     args = parser.parse_args()
-    print("| work | model | ours, s | torch, s | ours / torch (least, most) | peak memory, ours / torch, MiB |")
+    other = (args.python, args.beside, *args.beside_options.split())
+    name = args.beside.stem.removeprefix("bench_")
+    print(f"| work | model | ours, s | {name}, s | ours / {name} (least, most) | peak memory, ours / {name}, MiB |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         sizes = [(size, None) for size in args.sizes.split(",") if size]
@@ -155,11 +183,11 @@ def main():
         for size, folder in sizes:
             folder = folder or Path(scratch) / size
             if not folder.exists():
-                random_model(folder, size)
+                random_model(folder, SIZES[size])
             inputs = Path(scratch) / f"{size}.safetensors"
             write_inputs(folder, inputs)
             for work in args.work.split(","):
-                rows = compare(work, folder, inputs, args.pairs)
+                rows = compare(work, folder, inputs, args.pairs, other=other, ours_alone=args.our_options.split())
                 times = [[row[side]["seconds"] for row in rows] for side in (0, 1)]
                 ratios = [a / b for a, b in zip(*times)]
                 medians = [statistics.median(t) for t in times]

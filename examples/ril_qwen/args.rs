@@ -46,7 +46,7 @@ pub struct Settings {
     /// Questions held out for the table [default: 3000; 300 with --quick; a fifth of the data with --model]
     #[arg(long)]
     pub held_out: Option<usize>,
-    /// Questions a step of the loops [default: 24; 4 with --model]
+    /// Questions a step of the loops [default: 48; 4 with --model]
     #[arg(long)]
     pub questions_per_step: Option<usize>,
     /// Learning rate of policy and discriminator in the loops [default: 3e-4; 1e-6 with --model]
@@ -155,7 +155,7 @@ impl Settings {
     }
 
     pub fn questions_per_step(&self) -> usize {
-        self.pick(self.questions_per_step, 4, 8, 24)
+        self.pick(self.questions_per_step, 4, 8, 48)
     }
 
     pub fn learning_rate(&self) -> f64 {

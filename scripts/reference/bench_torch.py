@@ -1,4 +1,4 @@
-"""The worker of scripts/bench.py in PyTorch and transformers: the same work as examples/bench.rs on the same inputs.
+"""The worker of scripts/bench.py in PyTorch and transformers: the same work as examples/bench on the same inputs.
 
     pip install -r scripts/reference/requirements.txt
 
@@ -17,10 +17,12 @@ import time
 import torch
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm, rotate_half
 from trl.trainer.utils import selective_log_softmax
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--work", choices=["rollout", "update", "score", "step", "preprocess"], required=True)
+OPERATORS = ["linear", "rms-norm", "swiglu", "rotary", "attention", "log-probs"]
+parser.add_argument("--work", choices=["rollout", "update", "score", "step", "preprocess", *OPERATORS], required=True)
 parser.add_argument("--model", required=True)
 parser.add_argument("--inputs", required=True)
 parser.add_argument("--samples", type=int, default=8)
@@ -234,7 +236,55 @@ def preprocess():
     return run
 
 
-run = {"rollout": rollout, "score": score, "update": update, "step": step, "preprocess": preprocess}[args.work]()
+PASSES, ROW = 10, 128
+
+
+def operator():
+    """One operator, forward and backward, as transformers' model and TRL run it."""
+    leaves = []
+
+    def track(tensor):
+        leaves.append(tensor.requires_grad_())
+        return tensor
+
+    leaf = lambda name: track(inputs[f"operators.{name}"])
+    heads = lambda tensor: tensor.unflatten(0, (-1, ROW)).transpose(1, 2)
+    if args.work == "linear":
+        x, weight = leaf("x"), track(inputs["operators.weight"].t().contiguous())
+        forward = lambda: torch.nn.functional.linear(x, weight)
+    elif args.work == "rms-norm":
+        x, norm = leaf("x"), Qwen2RMSNorm(inputs["operators.gain"].numel(), eps=1e-6)
+        norm.weight.data.copy_(inputs["operators.gain"])
+        track(norm.weight)
+        forward = lambda: norm(x)
+    elif args.work == "swiglu":
+        x, up = leaf("gate"), leaf("up")
+        forward = lambda: torch.nn.functional.silu(x) * up
+    elif args.work == "rotary":
+        x, angles = leaf("q"), inputs["operators.angles"].repeat(1, 2).unsqueeze(1)
+        cos, sin = angles.cos(), angles.sin()
+        forward = lambda: x * cos + rotate_half(x) * sin
+    elif args.work == "attention":
+        x, k, v = leaf("q"), leaf("k"), leaf("v")
+        attend = torch.nn.functional.scaled_dot_product_attention
+        forward = lambda: attend(heads(x), heads(k), heads(v), is_causal=True, enable_gqa=True)
+    else:
+        head, x = track(load().lm_head.weight.detach().clone()), leaf("x")
+        rows = lambda tensor: tensor.unflatten(0, (-1, ROW))
+        targets = rows(inputs["operators.targets"])
+        forward = lambda: selective_log_softmax(torch.nn.functional.linear(rows(x), head), targets)
+
+    def run():
+        for _ in range(PASSES):
+            for tensor in leaves:
+                tensor.grad = None
+            forward().sum().backward()
+        return float(x.grad[ROW - 1].norm())
+
+    return run
+
+
+run = {**dict.fromkeys(OPERATORS, operator), "rollout": rollout, "score": score, "update": update, "step": step, "preprocess": preprocess}[args.work]()
 run()
 print("ready", flush=True)
 for _ in sys.stdin:

@@ -4,7 +4,7 @@
 //! on any other device or type it is the plain tensor operations that define it, with Burn's own gradients. Both are
 //! held against each other by the tests of each operator.
 //!
-//! * [`linear()`]: one product into memory that is written once
+//! * [`linear()`]: one product into memory that is written once; also with weights of 8 bits, which [`to_int8`] makes
 //! * [`rms_norm()`], [`swiglu()`], [`rotate()`]: what stands between the products
 //! * [`attention()`]: blocked softmax attention over packed tokens with grouped heads, following an [`AttentionPlan`]:
 //!   causal rows, windows, prefixes that several rows share, keys in a cache
@@ -16,6 +16,8 @@
 pub mod attention;
 mod few_rows;
 pub mod flex;
+mod int8;
+mod lanes;
 mod linear;
 pub mod matrix;
 mod rms_norm;
@@ -28,6 +30,7 @@ mod testing;
 mod write_rows;
 
 pub use attention::{AttentionBlock, AttentionPlan, attention};
+pub use int8::to_int8;
 pub use linear::linear;
 pub use rms_norm::rms_norm;
 pub use rotary::{RotaryTable, rotate};

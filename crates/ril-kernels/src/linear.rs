@@ -13,14 +13,17 @@ use burn::tensor::Tensor;
 
 use crate::flex::{contiguous, is_fused, tensor, values};
 use crate::matrix::{Matrix, fresh_product};
-use crate::{simd, tape};
+use crate::{int8, simd, tape};
 
-/// `x weight + bias`.
+/// `x weight + bias`; a weight of [`to_int8`](crate::to_int8) is read as it is and has no gradient.
 ///
 /// # Shapes
 /// `x`: `[tokens, input]`; `weight`: `[input, output]`, any strides; `bias`: `[output]`; output `[tokens, output]`.
 #[must_use]
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    if let Some(product) = int8::product(&x, &weight) {
+        return plus(product, bias);
+    }
     if !(is_fused(&x) && is_fused(&weight)) {
         return plain(x, weight, bias);
     }
@@ -32,7 +35,10 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 }
 
 fn plain(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let product = x.matmul(weight);
+    plus(x.matmul(weight), bias)
+}
+
+fn plus(product: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     match bias {
         None => product,
         Some(bias) => product + bias.unsqueeze(),

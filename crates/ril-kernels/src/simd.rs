@@ -1,5 +1,5 @@
 //! Kernels over rows of `f32`: plain loops that the compiler vectorises, compiled once for the machine's baseline and
-//! once for AVX2 with FMA, and chosen when they run. Sums run in fixed lanes, so that they do not depend on the number
+//! once for AVX2 with FMA, and chosen when they run (registers by hand are in `lanes`). Sums run in fixed lanes, so that they do not depend on the number
 //! of threads; they do depend on which of the two versions runs, in the last bits.
 #![allow(unsafe_code)] // The call into a function with more target features than the caller has, after detecting them.
 
@@ -35,115 +35,10 @@ macro_rules! kernels {
     )*};
 }
 
-/// Asks for the memory of `count` values, wherever they are, to be in the second-level cache soon.
-#[inline(always)]
-pub(crate) fn prefetch(values: *const f32, count: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for at in (0..count).step_by(64 / size_of::<f32>()) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a hint for any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(values.wrapping_add(at).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (values, count);
-}
-
 /// `a * b + c`; in one rounding where the processor does it in one instruction.
 #[inline(always)]
 pub(crate) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
-}
-
-/// Floats that one register holds.
-pub(crate) trait Lanes: Copy {
-    /// How many.
-    const COUNT: usize;
-
-    /// # Safety
-    /// The processor must have the registers, as for all functions here.
-    unsafe fn splat(value: f32) -> Self;
-
-    /// # Safety
-    /// `from` must be valid for reads of all lanes.
-    unsafe fn load(from: *const f32) -> Self;
-
-    /// # Safety
-    /// `to` must be valid for writes of all lanes.
-    unsafe fn store(self, to: *mut f32);
-
-    /// `self + a b`.
-    ///
-    /// # Safety
-    /// See [`Self::splat`].
-    unsafe fn add_product(self, a: Self, b: Self) -> Self;
-}
-
-/// The registers that every processor has.
-impl Lanes for [f32; 4] {
-    const COUNT: usize = 4;
-
-    #[inline(always)]
-    unsafe fn splat(value: f32) -> Self {
-        [value; 4]
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: by the contract.
-        unsafe { from.cast::<Self>().read_unaligned() }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: by the contract.
-        unsafe { to.cast::<Self>().write_unaligned(self) }
-    }
-
-    #[inline(always)]
-    unsafe fn add_product(self, a: Self, b: Self) -> Self {
-        const FMA: bool = cfg!(target_arch = "aarch64");
-        std::array::from_fn(|lane| multiply_add::<FMA>(a[lane], b[lane], self[lane]))
-    }
-}
-
-/// Vectors of x86 with their loads, stores and fused multiply-add.
-#[cfg(target_arch = "x86_64")]
-macro_rules! x86_lanes {
-    ($($register:ident, $count:literal, $splat:ident, $load:ident, $store:ident, $add_product:ident;)*) => {$(
-        impl Lanes for std::arch::x86_64::$register {
-            const COUNT: usize = $count;
-
-            #[inline(always)]
-            unsafe fn splat(value: f32) -> Self {
-                // SAFETY: by the contract, as below.
-                unsafe { std::arch::x86_64::$splat(value) }
-            }
-
-            #[inline(always)]
-            unsafe fn load(from: *const f32) -> Self {
-                // SAFETY: as above.
-                unsafe { std::arch::x86_64::$load(from) }
-            }
-
-            #[inline(always)]
-            unsafe fn store(self, to: *mut f32) {
-                // SAFETY: as above.
-                unsafe { std::arch::x86_64::$store(to, self) }
-            }
-
-            #[inline(always)]
-            unsafe fn add_product(self, a: Self, b: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { std::arch::x86_64::$add_product(a, b, self) }
-            }
-        }
-    )*};
-}
-
-#[cfg(target_arch = "x86_64")]
-x86_lanes! {
-    __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps;
-    __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps;
 }
 
 /// `e^x` without branches, to 2 units in the last place; 0 below -87.3 (the smallest normal number), infinity above 88.3

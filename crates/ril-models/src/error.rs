@@ -32,6 +32,12 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A weight that should be saved has been rounded.
+    #[error("{name}: expected a weight in floats, got one rounded to 8 bits: save the model before it is rounded")]
+    Quantized {
+        /// Name as in the checkpoint.
+        name: String,
+    },
     /// The checkpoint lacks a tensor that the model needs.
     #[error("{path}: tensor {name} is missing")]
     MissingTensor {

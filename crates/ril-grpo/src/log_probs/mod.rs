@@ -31,7 +31,8 @@ const BLOCK_VOCAB: usize = 4096;
 /// included). Logits are produced in the type of `hidden`, the log-softmax is `f32`. First order only.
 ///
 /// On a backend that this crate was not built for (see the features `cuda` and `wgpu`) the same chunks are plain
-/// tensor operations: the numbers agree, but the tape keeps the logits.
+/// tensor operations: the numbers agree, but the tape keeps the logits. So it is with a quantised weight, which has no
+/// gradient; its chunks have as many tokens as keep the memory that is promised below.
 ///
 /// Source: the definition; recomputation instead of storage as in Cut Cross-Entropy, arXiv 2411.09009.
 ///
@@ -118,15 +119,18 @@ fn head_scores(
     let hidden = hidden.reshape([batch * seq, width]);
     let (targets, is_outside) = inside(targets, vocab);
     let targets = targets.reshape([batch * seq]);
-    let scores = if has_operator(&device) {
+    let scores = if has_operator(&device) && head_weight.dtype().is_float() {
         Tensor::<2>::from_dispatch(Dispatch::head_scores(
             hidden.into_dispatch(),
             head_weight.into_dispatch(),
             targets.into_dispatch(),
             settings,
         ))
-    } else {
+    } else if head_weight.dtype().is_float() {
         composed(hidden, head_weight, targets, settings)
+    } else {
+        let chunk_tokens = (settings.chunk_tokens * BLOCK_VOCAB / vocab).clamp(1, settings.chunk_tokens);
+        composed(hidden, head_weight, targets, HeadSettings { chunk_tokens, ..settings })
     };
     let scores: Tensor<3> = scores.reshape([batch, seq, columns]);
     Ok(scores.mask_fill(is_outside.unsqueeze_dim::<3>(2).expand([batch, seq, columns]), f32::NAN))
@@ -197,7 +201,8 @@ fn has_operator(device: &Device) -> bool {
 fn composed(hidden: Tensor<2>, head_weight: Tensor<2>, targets: Tensor<1, Int>, settings: HeadSettings) -> Tensor<2> {
     let chunks = hidden.split(settings.chunk_tokens, 0).into_iter();
     let chunks = chunks.zip(targets.split(settings.chunk_tokens, 0)).map(|(hidden, targets)| {
-        let logits = hidden.matmul(head_weight.clone()).cast(DType::F32) * settings.inverse_temperature;
+        let logits =
+            ril_kernels::linear(hidden, head_weight.clone(), None).cast(DType::F32) * settings.inverse_temperature;
         let log_softmax = log_softmax(logits, 1);
         let log_probs = log_softmax.clone().gather(1, targets.unsqueeze_dim::<2>(1));
         if settings.wants_entropy { Tensor::cat(vec![log_probs, entropy_of(log_softmax)], 1) } else { log_probs }

@@ -1,4 +1,4 @@
-use burn::tensor::{Distribution, Tolerance};
+use burn::tensor::{Distribution, TensorData, Tolerance};
 
 use super::*;
 use crate::scalar;
@@ -311,5 +311,25 @@ fn a_target_outside_the_vocabulary_is_nan_and_has_no_gradient() {
             let values: Vec<f32> = scores.into_data().iter::<f32>().collect();
             assert!(values[0].is_nan() && values[1..].iter().all(|value| value.is_finite()));
         }
+    }
+}
+
+#[test]
+fn a_quantised_head_scores_as_its_floats() {
+    let device = Device::flex().autodiff();
+    let wave = |count: usize, scale: f32| (0..count).map(|i| (i as f32 * scale).sin()).collect::<Vec<f32>>();
+    let tensor = |values: Vec<f32>, shape: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values, shape), &device);
+    let weight = ril_kernels::to_int8(tensor(wave(16 * 5000, 0.7), [16, 5000])).unwrap();
+    let targets = Tensor::<2, Int>::from_data([[0, 17, 4999, 300, 5000, 1, 2]], &device);
+    let run = |weight: Tensor<2>| {
+        let hidden = tensor(wave(7 * 16, 0.3), [7, 16]).require_grad();
+        let scores = selective_scores(hidden.clone().unsqueeze(), weight, targets.clone(), 3, 0.8).unwrap();
+        let both = Tensor::cat(vec![scores.log_probs, scores.entropy.unwrap()], 0);
+        let kept = both.clone().mask_fill(both.clone().is_nan(), 0.0);
+        let gradients = kept.clone().sum().backward();
+        [kept, hidden.grad(&gradients).unwrap()].map(|t| t.into_data().iter::<f32>().collect::<Vec<f32>>())
+    };
+    for (got, want) in run(weight.clone()).iter().flatten().zip(run(weight.dequantize()).iter().flatten()) {
+        assert!((got - want).abs() < 1e-4, "{got} {want}");
     }
 }

@@ -24,8 +24,8 @@ const MARKS: [&str; 2] = [WEIGHTS_FILE, INDEX_FILE];
 /// one of them is renamed; the weights of a checkpoint that stood in the folder are removed.
 ///
 /// # Errors
-/// [`ModelError::Io`]. While files are written, the folder stays as it was. An error (or a crash) while they are
-/// renamed leaves a folder without `model.safetensors` and without an index, which does not load.
+/// [`ModelError::Quantized`], [`ModelError::Io`]. While files are written, the folder stays as it was. An error (or a
+/// crash) while they are renamed leaves a folder without `model.safetensors` and without an index, which does not load.
 pub fn save_module<M: Module>(
     module: &M,
     folder: &Path,
@@ -43,8 +43,11 @@ pub(crate) fn save_with<M: Module>(
     rule: impl Fn(&str, &str) -> TensorRule,
     is_stale: impl Fn(&str) -> bool,
 ) -> Result<(), ModelError> {
-    let mut collector = Collector { rule, path: ModulePath::default(), tensors: Vec::new(), dtype };
+    let mut collector = Collector { rule, path: ModulePath::default(), tensors: Vec::new(), rounded: None, dtype };
     module.visit(&mut collector);
+    if let Some(name) = collector.rounded {
+        return Err(ModelError::Quantized { name });
+    }
     let mut tensors = collector.tensors;
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     let mut shards: Vec<Vec<(String, StoredTensor)>> = vec![Vec::new()];
@@ -105,6 +108,8 @@ struct Collector<R> {
     rule: R,
     path: ModulePath,
     tensors: Vec<(String, StoredTensor)>,
+    /// A parameter of fewer bits than its checkpoint.
+    rounded: Option<String>,
     dtype: WeightType,
 }
 
@@ -119,7 +124,12 @@ impl<R: Fn(&str, &str) -> TensorRule> ModuleVisitor for Collector<R> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let rule = self.path.rule(&self.rule);
-        let value = param.val().detach();
+        let value = param.val();
+        if matches!(value.dtype(), DType::QFloat(_)) {
+            self.rounded.get_or_insert(rule.name);
+            return;
+        }
+        let value = value.detach();
         let dims: [usize; D] = value.dims();
         let tensor = StoredTensor {
             shape: rule.layout.stored_shape(&dims),

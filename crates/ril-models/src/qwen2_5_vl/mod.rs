@@ -14,9 +14,10 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::module::Module;
+use burn::module::{Module, Param, ParamId};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
+use ril_kernels::to_int8;
 use serde_json::Value;
 
 use crate::chat_template::{ChatTemplate, Content, Message};
@@ -173,7 +174,8 @@ impl Qwen2_5Vl {
     /// [`checkpoint`](crate::checkpoint).
     ///
     /// # Errors
-    /// [`ModelError::Io`] with the path. A folder of before is untouched, unless renaming the finished files failed:
+    /// [`ModelError::Quantized`] after [`Self::into_int8`], [`ModelError::Io`] with the path. A folder of before is
+    /// untouched, unless renaming the finished files failed:
     /// then it has neither `model.safetensors` nor an index, and does not load.
     pub fn save(&self, folder: &Path, dtype: WeightType) -> Result<(), ModelError> {
         self.save_in_shards(folder, dtype, SHARD_BYTES)
@@ -200,6 +202,40 @@ impl Qwen2_5Vl {
         }
         let rule = |path: &str, owner: &str| weights::rule(path, owner, &parts.config.vision);
         save_with(staged, self, (dtype, shard_bytes), rule, |name| name == NEWER_PROCESSOR_FILE)
+    }
+
+    /// The model with weights of 8 bits in the decoder's products and the head ([`ril_kernels::to_int8`]; those without a
+    /// fitting block stay); embedding, norms, biases and vision tower are as they were. For sampling and scoring on modest
+    /// machines: a quarter of the memory for those weights, and of what is read for each token. A tied head is there
+    /// twice then, in 8 bits beside the embedding.
+    ///
+    /// Memory is given back layer by layer, unless another copy of the model holds it. The result cannot be saved; its
+    /// rounded weights cannot be trained and get no gradient.
+    #[must_use]
+    pub fn into_int8(mut self) -> Self {
+        let head = to_int8(self.head_weight());
+        let products = self.model.layers.iter_mut().flat_map(|layer| {
+            let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
+            [
+                &mut attention.q_proj,
+                &mut attention.k_proj,
+                &mut attention.v_proj,
+                &mut attention.o_proj,
+                &mut mlp.gate_proj,
+                &mut mlp.up_proj,
+                &mut mlp.down_proj,
+            ]
+        });
+        for layer in products {
+            if let Some(weight) = to_int8(layer.weight.val()) {
+                layer.weight = Param::initialized(layer.weight.id, weight);
+            }
+        }
+        if let Some(weight) = head {
+            let id = self.lm_head.as_ref().map_or_else(ParamId::new, |head| head.weight.id);
+            self.lm_head = Some(Linear { weight: Param::initialized(id, weight), bias: None });
+        }
+        self
     }
 
     /// Everything beside the weights.

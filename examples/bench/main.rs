@@ -5,6 +5,8 @@
 //!
 //! Its counterpart in PyTorch is `scripts/reference/bench_torch.py`; both read the same folder and the same inputs.
 
+mod operators;
+
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +43,15 @@ enum Work {
     Step,
     /// Pictures to patches
     Preprocess,
+    /// A product with a weight
+    Linear,
+    RmsNorm,
+    Swiglu,
+    Rotary,
+    /// Causal softmax attention with grouped heads
+    Attention,
+    /// Log-probabilities of given tokens from hidden states
+    LogProbs,
 }
 
 #[derive(Parser)]
@@ -53,6 +64,9 @@ struct Args {
     /// What `scripts/bench.py` wrote
     #[arg(long)]
     inputs: PathBuf,
+    /// Round weights to 8 bits
+    #[arg(long)]
+    int8: bool,
     #[arg(long, default_value_t = 8)]
     samples: usize,
     #[arg(long, default_value_t = 48)]
@@ -60,6 +74,8 @@ struct Args {
 }
 
 type Failure = Box<dyn std::error::Error>;
+/// Does the work once and gives a number to compare with the other side's.
+type Worked = Box<dyn FnMut() -> Result<f64, Failure>>;
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
@@ -76,10 +92,10 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The work as a function that gives a number to compare with the other side's.
-fn prepare(args: &Args) -> Result<Box<dyn FnMut() -> Result<f64, Failure>>, Failure> {
+fn prepare(args: &Args) -> Result<Worked, Failure> {
     let inputs = Inputs::read(&args.inputs)?;
     let model = Qwen2_5Vl::from_folder(&args.model, &Device::flex())?;
+    let model = if args.int8 { model.into_int8() } else { model };
     Ok(match args.work {
         Work::Rollout => {
             let (model, input) = (Endless(model), inputs.prompts()?);
@@ -137,6 +153,7 @@ fn prepare(args: &Args) -> Result<Box<dyn FnMut() -> Result<f64, Failure>>, Fail
                 Ok(batch.pixel_patches.iter().step_by(997).map(|&p| f64::from(p)).sum())
             })
         }
+        operator => operators::prepare(operator, &args.inputs, model.head_weight())?,
     })
 }
 

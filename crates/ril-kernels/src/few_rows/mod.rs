@@ -2,12 +2,17 @@
 //! while the rows stay in the cache. The general product packs its operands first, which so few rows do not repay.
 #![allow(unsafe_code)] // Outputs whose columns several threads write; functions for more than the baseline of the machine.
 
+mod panel;
+
 use std::ops::{Range, RangeInclusive};
 
 use rayon::prelude::*;
 
+use crate::lanes::{Lanes, prefetch};
 use crate::matrix::{Matrix, Output};
-use crate::simd::{Lanes, prefetch};
+
+pub use panel::Int8;
+use panel::{Ahead, Weights, fill_panel};
 
 /// Rows for which this is faster than the general product.
 const ROWS: RangeInclusive<usize> = 4..=128;
@@ -37,9 +42,7 @@ struct Job<'a> {
     /// `[m, k]` for [`Order::Rows`], `[k, m]` with zeros up to the stride for [`Order::Columns`].
     x: &'a [f32],
     x_stride: usize,
-    weights: &'a [f32],
-    /// Of rows, or of columns.
-    weights_stride: usize,
+    weights: Weights<'a>,
     out: *mut f32,
     out_stride: usize,
     output: Output,
@@ -65,7 +68,7 @@ pub unsafe fn multiply(
         return false;
     }
     let turned;
-    let (order, x, x_stride, weights_stride) = match [b.row_stride, b.column_stride] {
+    let (order, x, x_stride, stride) = match [b.row_stride, b.column_stride] {
         [stride, 1] => (Order::Rows, a.values, a.row_stride, stride),
         [1, stride] => {
             let width = m.next_multiple_of(FEWEST);
@@ -74,12 +77,46 @@ pub unsafe fn multiply(
         }
         _ => return false,
     };
-    let job = Job { m, k, x, x_stride, weights: b.values, weights_stride, out, out_stride, output };
+    let weights = Weights::Floats { values: b.values, stride };
+    // SAFETY: by the contract.
+    unsafe { in_tasks(order, &Job { m, k, x, x_stride, weights, out, out_stride, output }, n) };
+    true
+}
+
+/// `out = a b` for contiguous `[m, k]` and weights of 8 bits, on all threads; any number of rows.
+///
+/// # Panics
+/// If `a` or the weights are smaller than the sizes say.
+pub fn multiply_int8([m, n, k]: [usize; 3], a: &[f32], weights: Int8<'_>) -> Vec<f32> {
+    assert!(
+        a.len() == m * k && weights.values.len() == k * n && weights.columns == n,
+        "multiply: sizes of the operands"
+    );
+    let mut product = Vec::with_capacity(m * n);
+    let out: *mut f32 = product.as_mut_ptr();
+    for first in (0..m).step_by(*ROWS.end()) {
+        let rows = (m - first).min(*ROWS.end());
+        let x = &a[first * k..];
+        // SAFETY: as many rows of the capacity, which nothing else uses.
+        unsafe {
+            let (out, weights, output) = (out.add(first * n), Weights::Int8(weights), Output::Overwritten);
+            in_tasks(Order::Rows, &Job { m: rows, k, x, x_stride: k, weights, out, out_stride: n, output }, n);
+        }
+    }
+    // SAFETY: every row was written.
+    unsafe { product.set_len(m * n) };
+    product
+}
+
+/// A product in ranges of columns.
+///
+/// # Safety
+/// See [`multiply`].
+unsafe fn in_tasks(order: Order, job: &Job<'_>, n: usize) {
     let columns = n.div_ceil(TASKS * rayon::current_num_threads()).next_multiple_of(COLUMNS);
     // SAFETY: the ranges are apart and end at `n`; the rest is the contract of this function.
-    let task = |i: usize| unsafe { run(order, &job, i * columns..n.min((i + 1) * columns)) };
+    let task = |i: usize| unsafe { run(order, job, i * columns..n.min((i + 1) * columns)) };
     (0..n.div_ceil(columns)).into_par_iter().for_each(task);
-    true
 }
 
 /// `[m, k]` as `[k, width]`, with zeros behind the `m` columns.
@@ -185,17 +222,10 @@ unsafe fn by_rows<F: Lanes, const R: usize, const V: usize>(job: &Job<'_>, colum
     let mut product = Vec::new();
     for first in columns.clone().step_by(width) {
         let narrow = width.min(columns.end - first);
-        for (row, line) in panel.chunks_exact_mut(width).enumerate() {
-            let weights = &job.weights[row * job.weights_stride + first..];
-            // A length that the compiler knows makes this loads and stores instead of a call.
-            if narrow == width {
-                line.copy_from_slice(&weights[..width])
-            } else {
-                line[..narrow].copy_from_slice(&weights[..narrow])
-            }
-        }
-        let next = (first + width < columns.end).then(|| &job.weights[first + width..]);
+        // SAFETY: the processor has what `F` needs, by the contract.
+        unsafe { fill_panel::<F, V>(&mut panel, job.weights, first, narrow) };
         if narrow == width {
+            let next = (first + width < columns.end).then_some(first + width);
             // SAFETY: the columns are those of this task.
             unsafe { rows_of_panel::<F, R, V>(job, &panel, next, job.out.add(first), job.out_stride, job.output) };
             continue;
@@ -211,7 +241,7 @@ unsafe fn by_rows<F: Lanes, const R: usize, const V: usize>(job: &Job<'_>, colum
     }
 }
 
-/// The product of all rows with one panel.
+/// The product of all rows with one panel; `next` is where the columns of the panel after it begin.
 ///
 /// # Safety
 /// `out` must be valid for `m` rows of a panel's width; nothing else may use them.
@@ -219,7 +249,7 @@ unsafe fn by_rows<F: Lanes, const R: usize, const V: usize>(job: &Job<'_>, colum
 unsafe fn rows_of_panel<F: Lanes, const R: usize, const V: usize>(
     job: &Job<'_>,
     panel: &[f32],
-    next: Option<&[f32]>,
+    next: Option<usize>,
     out: *mut f32,
     stride: usize,
     output: Output,
@@ -228,7 +258,8 @@ unsafe fn rows_of_panel<F: Lanes, const R: usize, const V: usize>(
     while row < job.m {
         let size = if job.m - row >= R { R } else { 1 << (job.m - row).ilog2() };
         // The share of the next panel that comes from memory meanwhile.
-        let ahead = next.map(|next| (next, job.k * row / job.m..job.k * (row + size) / job.m));
+        let lines = job.k * row / job.m..job.k * (row + size) / job.m;
+        let ahead = next.map(|next| Ahead::of(job.weights, next, V * F::COUNT, lines));
         // SAFETY: by the contract.
         unsafe {
             let out = out.add(row * stride);
@@ -251,19 +282,20 @@ unsafe fn rows_of_panel<F: Lanes, const R: usize, const V: usize>(
 unsafe fn rows_tile<F: Lanes, const R: usize, const V: usize>(
     job: &Job<'_>,
     panel: &[f32],
-    ahead: Option<(&[f32], Range<usize>)>,
+    ahead: Option<Ahead>,
     row: usize,
     out: *mut f32,
     stride: usize,
     output: Output,
 ) {
     let x = std::array::from_fn(|r| &job.x[(row + r) * job.x_stride..]);
-    let (next, lines) = ahead.map_or((std::ptr::null(), 0..0), |(next, lines)| (next.as_ptr(), lines));
+    let Ahead { start, stride: next, line, lines } =
+        ahead.unwrap_or(Ahead { start: std::ptr::null(), stride: 0, line: 0, lines: 0..0 });
     // SAFETY: the processor has what `F` needs, by the contract.
     let sums = unsafe {
         tile::<F, R, V>(job.k, x, panel, V * F::COUNT, |i| {
             if lines.contains(&i) {
-                prefetch(next.wrapping_add(i * job.weights_stride), V * F::COUNT);
+                prefetch(start.wrapping_add(i * next), line);
             }
         })
     };
@@ -310,7 +342,8 @@ unsafe fn by_columns<F: Lanes, const R: usize, const V: usize>(job: &Job<'_>, co
 /// See [`run`].
 #[inline(always)]
 unsafe fn columns_tile<F: Lanes, const R: usize, const V: usize>(job: &Job<'_>, column: usize, row: usize) -> usize {
-    let weights = std::array::from_fn(|r| &job.weights[(column + r) * job.weights_stride..]);
+    let Weights::Floats { values, stride } = job.weights else { unreachable!("weights of 8 bits lie in rows") };
+    let weights = std::array::from_fn(|r| &values[(column + r) * stride..]);
     // SAFETY: the processor has what `F` needs, by the contract.
     let sums = unsafe { tile::<F, R, V>(job.k, weights, &job.x[row..], job.x_stride, |_| {}) };
     let mut lanes = [[0.0; MOST_LANES]; R];
@@ -405,7 +438,8 @@ mod tests {
                 for version in versions() {
                     let mut got = before.clone();
                     let (out, out_stride) = (got.as_mut_ptr(), n + gap);
-                    let job = Job { m, k, x, x_stride, weights: &weights, weights_stride, out, out_stride, output };
+                    let weights = Weights::Floats { values: &weights, stride: weights_stride };
+                    let job = Job { m, k, x, x_stride, weights, out, out_stride, output };
                     // SAFETY: the output has `m` rows of `n` values.
                     unsafe { version(order, &job, 0..n) };
                     for (at, (got, before)) in got.iter().zip(&before).enumerate() {
@@ -424,16 +458,52 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Weights of 8 bits, in every version, with more rows than one chunk has.
+        #[test]
+        fn products_with_eight_bits_are_those_of_the_definition(
+            m in 1usize..150, n in 1usize..100, blocks in 1usize..4, block in 1usize..33,
+        ) {
+            let k = blocks * block;
+            let a: Vec<f32> = (0..m * k).map(|i| (i * 7919 % 1000) as f32 / 500.0 - 1.0).collect();
+            let values: Vec<i8> = (0..k * n).map(|i| (i * 104_729 % 255) as u8 as i8).collect();
+            let scales: Vec<f32> = (0..blocks * n).map(|i| (1 + i * 31 % 17) as f32 / 2048.0).collect();
+            let weights = Int8 { values: &values, scales: &scales, block, columns: n };
+            let want: Vec<f64> = (0..m * n).map(|at| {
+                let (row, column) = (at / n, at % n);
+                let weight = |i: usize| f64::from(scales[i / block * n + column]) * f64::from(values[i * n + column]);
+                (0..k).map(|i| f64::from(a[row * k + i]) * weight(i)).sum()
+            }).collect();
+            let same = |got: &[f32], want: &[f64]| got.iter().zip(want).all(|(g, w)| (f64::from(*g) - w).abs() <= 2e-4);
+            prop_assert!(same(&multiply_int8([m, n, k], &a, weights), &want));
+            for version in versions() {
+                let mut got = vec![0.0; m * n];
+                let (out, weights, output) = (got.as_mut_ptr(), Weights::Int8(weights), Output::Overwritten);
+                let job = Job { m, k, x: &a, x_stride: k, weights, out, out_stride: n, output };
+                // SAFETY: the output has `m` rows of `n` values.
+                unsafe { version(Order::Rows, &job, 0..n) };
+                prop_assert!(same(&got, &want));
+            }
+        }
+    }
+
     #[test]
     fn a_product_in_tasks_is_the_product() {
         let [m, n, k] = [5, 1000, 30];
-        let (a, b) = (vec![0.5; m * k], vec![0.25; k * n]);
+        let number = |seed: usize, i: usize| ((i * 7919 + seed) % 64) as f32 / 64.0 - 0.5;
+        let [a, b] = [m * k, k * n].map(|count| (0..count).map(|i| number(count, i)).collect::<Vec<f32>>());
         for b in [Matrix::rows(&b, n), Matrix::rows(&b, k).transposed()] {
             let mut got = vec![0.0; m * n];
             // SAFETY: the output has `m` rows of `n` values.
             let done =
                 unsafe { multiply([m, n, k], [Matrix::rows(&a, k), b], (got.as_mut_ptr(), n), Output::Overwritten) };
-            assert!(done && got.iter().all(|&value| value == 0.125 * k as f32));
+            assert!(done);
+            for (at, &got) in got.iter().enumerate() {
+                let weight = |i: usize| b.values[i * b.row_stride + at % n * b.column_stride];
+                // Sixty-fourths: every sum is exact.
+                let want: f32 = (0..k).map(|i| a[at / n * k + i] * weight(i)).sum();
+                assert_eq!(got, want, "{at}");
+            }
         }
     }
 }
