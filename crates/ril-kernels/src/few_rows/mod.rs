@@ -354,7 +354,7 @@ unsafe fn columns_tile<F: Lanes, const R: usize, const V: usize>(job: &Job<'_>, 
         }
     }
     for lane in 0..(V * F::COUNT).min(job.m - row) {
-        let of_row: [f32; R] = std::array::from_fn(|r| lanes[r][lane]);
+        let of_row = lanes.each_ref().map(|of_column| of_column[lane]);
         // SAFETY: by the contract.
         unsafe { put(job.out.add((row + lane) * job.out_stride + column), &of_row, job.output) };
     }
