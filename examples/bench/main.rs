@@ -23,8 +23,8 @@ use ril::models::{CausalLm, ChatModel, ImageBatch, Message, ModelError, ModelInp
 use ril::optimise::{UpdatePlan, optimise};
 use ril::reward::{Judge, RewardError, Sample, Verdict};
 use ril::{
-    CachedResponse, Group, Learner, LocalRollout, OptimizerSettings, Origin, Prompt, Question, Response, RilConfig,
-    RilTrainer, ScoringBatch, TeacherCache, TrainingData, discriminator_from,
+    CachedResponse, FailedStep, Group, Learner, LocalRollout, OptimizerSettings, Origin, Prompt, Question, Response,
+    RilConfig, RilTrainer, ScoringBatch, TeacherCache, TrainingData, discriminator_from,
 };
 use safetensors::SafeTensors;
 
@@ -239,6 +239,8 @@ impl Inputs {
         config.groups.questions_per_step = self.prompts.len();
         config.policy = OptimizerSettings { micro_batch_rows: 8, ..OptimizerSettings::constant(1e-6) };
         config.discriminator = config.policy.clone();
+        // As the other side, which has no way back.
+        config.failed_step = FailedStep::Kept;
         let discriminator = discriminator_from(student.clone(), 0, &device);
         let questions = (0..self.prompts.len()).map(|at| self.question(at)).collect();
         let data = TrainingData { questions, teachers, judge: Fickle };

@@ -1,6 +1,6 @@
 //! What each stage is run with.
 
-use ril::{OptimizerSettings, RilConfig, RilError, SftConfig};
+use ril::{FailedStep, OptimizerSettings, RilConfig, RilError, SftConfig};
 
 use crate::args::Settings;
 use crate::task::DISCRIMINATOR_SYSTEM;
@@ -15,6 +15,8 @@ pub fn loop_config(settings: &Settings) -> RilConfig {
         optimizer.final_learning_rate = settings.learning_rate();
         optimizer.micro_batch_rows = settings.micro_batch_rows();
     }
+    // The run ends with the first error, and goes on from its last checkpoint.
+    config.failed_step = FailedStep::Kept;
     if settings.model.is_none() {
         // The paper's 1.05 is for prose; working out a sum repeats its numbers.
         config.sampling.repetition_penalty = 1.0;

@@ -64,7 +64,7 @@ pub mod stage;
 pub mod teacher;
 mod trainer;
 
-pub use config::{GradientChecks, GroupPlan, OptimizerSettings, RewardWeights, RilConfig};
+pub use config::{FailedStep, GradientChecks, GroupPlan, OptimizerSettings, RewardWeights, RilConfig};
 pub use error::{RilError, explain};
 pub use group::{Group, Origin, Prompt, Question, Response, ScoringBatch};
 pub use imitation::{DiscriminatorTrainer, PretrainPlan, RilDiscriminator, discriminator_from};

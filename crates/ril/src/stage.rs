@@ -53,7 +53,7 @@ pub trait Stage {
     /// Runs one step.
     ///
     /// # Errors
-    /// Whatever the stage's parts say; the stage is then as after the last whole step.
+    /// Whatever the stage's parts say; the stage is then as after the last whole step, unless its type says otherwise.
     fn step(&mut self) -> Result<StageMetrics, RilError>;
 
     /// Writes everything that [`Stage::restore`] needs into an empty folder.

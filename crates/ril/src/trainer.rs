@@ -9,7 +9,7 @@ use ril_models::generate::SamplingParams;
 use ril_reward::{Judge, Verdict};
 
 use crate::adapters::lengths;
-use crate::config::{GroupPlan, RilConfig};
+use crate::config::{FailedStep, GroupPlan, RilConfig};
 use crate::error::RilError;
 use crate::group::{Group, Origin, Question};
 use crate::imitation::{RilDiscriminator, opinion, put_opinion, put_update, score_responses, sharpen};
@@ -125,7 +125,8 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         groups.collect()
     }
 
-    /// One step on given groups: the five phases. On an error everything is as before the call.
+    /// One step on given groups: the five phases. On an error everything is as before the call, or with
+    /// [`FailedStep::Kept`] everything but whole updates.
     ///
     /// # Errors
     /// [`RilError::Input`] when a group is not what [`GroupPlan`] says; the judge's, the models' and the cores'
@@ -134,8 +135,9 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         check_groups(groups, &self.config.groups)?;
         // What is likeliest to fail, a judge behind a network, comes before anything has changed.
         let verdicts = judge_groups(&self.data.judge, groups)?;
-        let discriminator = self.discriminator.as_ref().map(Learner::snapshot);
-        let policy = (self.config.updates_per_rollout > 1).then(|| self.policy.snapshot());
+        let goes_back = self.config.failed_step == FailedStep::TakenBack;
+        let discriminator = self.discriminator.as_ref().filter(|_| goes_back).map(Learner::snapshot);
+        let policy = (goes_back && self.config.updates_per_rollout > 1).then(|| self.policy.snapshot());
         let replay = self.replay.clone();
         let done = self.phases(groups, verdicts);
         if done.is_err() {

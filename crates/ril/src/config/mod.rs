@@ -109,10 +109,27 @@ pub struct RilConfig {
     pub discriminator: OptimizerSettings,
     /// Policy updates on each batch of rollouts; the paper's mu, which is best at 1 (Table 5).
     pub updates_per_rollout: usize,
+    /// What an error leaves of a step's updates.
+    #[serde(default)]
+    pub failed_step: FailedStep,
     /// Steps of the loop.
     pub total_steps: usize,
     /// Seed of question order, sampling and shuffles.
     pub seed: u64,
+}
+
+/// What becomes of the updates of a step that ends in an error. The number of the step, and the texts of a replay, are
+/// in both cases those of before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailedStep {
+    /// They are taken back: the same step can be tried again. From the discriminator's update on until the step ends, its
+    /// weights and moments of before take memory too, and with several updates of the policy those of the policy.
+    #[default]
+    TakenBack,
+    /// Whole updates stay. Saves that memory, for programs that end with the first error: a run folder goes on from its last
+    /// checkpoint.
+    Kept,
 }
 
 impl RilConfig {
@@ -142,6 +159,7 @@ impl RilConfig {
             policy: OptimizerSettings::constant(1e-6),
             discriminator: OptimizerSettings::constant(1e-6),
             updates_per_rollout: 1,
+            failed_step: FailedStep::TakenBack,
             total_steps,
             seed: 0,
         }
