@@ -119,17 +119,17 @@ fn head_scores(
     let hidden = hidden.reshape([batch * seq, width]);
     let (targets, is_outside) = inside(targets, vocab);
     let targets = targets.reshape([batch * seq]);
-    let scores = if has_operator(&device) && head_weight.dtype().is_float() {
+    let is_quantised = !head_weight.dtype().is_float();
+    let scores = if has_operator(&device) && !is_quantised {
         Tensor::<2>::from_dispatch(Dispatch::head_scores(
             hidden.into_dispatch(),
             head_weight.into_dispatch(),
             targets.into_dispatch(),
             settings,
         ))
-    } else if head_weight.dtype().is_float() {
-        composed(hidden, head_weight, targets, settings)
     } else {
-        let chunk_tokens = (settings.chunk_tokens * BLOCK_VOCAB / vocab).clamp(1, settings.chunk_tokens);
+        let whole = settings.chunk_tokens;
+        let chunk_tokens = if is_quantised { (whole * BLOCK_VOCAB / vocab).clamp(1, whole) } else { whole };
         composed(hidden, head_weight, targets, HeadSettings { chunk_tokens, ..settings })
     };
     let scores: Tensor<3> = scores.reshape([batch, seq, columns]);

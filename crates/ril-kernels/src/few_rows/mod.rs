@@ -88,10 +88,7 @@ pub unsafe fn multiply(
 /// # Panics
 /// If `a` or the weights are smaller than the sizes say.
 pub fn multiply_int8([m, n, k]: [usize; 3], a: &[f32], weights: Int8<'_>) -> Vec<f32> {
-    assert!(
-        a.len() == m * k && weights.values.len() == k * n && weights.columns == n,
-        "multiply: sizes of the operands"
-    );
+    weights.assert_fits([m, n, k], a);
     let mut product = Vec::with_capacity(m * n);
     let out: *mut f32 = product.as_mut_ptr();
     for first in (0..m).step_by(*ROWS.end()) {
@@ -137,44 +134,52 @@ fn turn(a: Matrix<'_>, [m, k]: [usize; 2], width: usize) -> Vec<f32> {
 unsafe fn run(order: Order, job: &Job<'_>, columns: Range<usize>) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{__m256, __m512};
-
         #[target_feature(enable = "avx512f")]
-        unsafe fn avx512(order: Order, job: &Job<'_>, columns: Range<usize>) {
+        unsafe fn with_avx512(order: Order, job: &Job<'_>, columns: Range<usize>) {
             // SAFETY: by the contract.
-            unsafe {
-                match order {
-                    Order::Rows => by_rows::<__m512, 8, 3>(job, columns),
-                    Order::Columns => by_columns::<__m512, 12, 2>(job, columns),
-                }
-            }
+            unsafe { avx512(order, job, columns) }
         }
         #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2(order: Order, job: &Job<'_>, columns: Range<usize>) {
+        unsafe fn with_avx2(order: Order, job: &Job<'_>, columns: Range<usize>) {
             // SAFETY: by the contract.
-            unsafe {
-                match order {
-                    Order::Rows => by_rows::<__m256, 4, 3>(job, columns),
-                    Order::Columns => by_columns::<__m256, 6, 2>(job, columns),
-                }
-            }
+            unsafe { avx2(order, job, columns) }
         }
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has the feature; the rest by the contract.
-            return unsafe { avx512(order, job, columns) };
+            return unsafe { with_avx512(order, job, columns) };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: as above.
-            return unsafe { avx2(order, job, columns) };
+            return unsafe { with_avx2(order, job, columns) };
         }
     }
     // SAFETY: by the contract.
-    unsafe {
-        match order {
-            Order::Rows => by_rows::<[f32; 4], 4, 3>(job, columns),
-            Order::Columns => by_columns::<[f32; 4], 3, 4>(job, columns),
+    unsafe { portable(order, job, columns) }
+}
+
+/// The kernels with their lanes, and the tiles of [`Order::Rows`] and of [`Order::Columns`].
+macro_rules! kernels {
+    ($($(#[$when:meta])* $name:ident: $lanes:ty, $rows:literal x $row_vectors:literal, $columns:literal x $column_vectors:literal;)*) => {$(
+        /// # Safety
+        /// See [`run`]; the processor must have the registers.
+        $(#[$when])*
+        #[inline(always)]
+        unsafe fn $name(order: Order, job: &Job<'_>, columns: Range<usize>) {
+            // SAFETY: by the contract.
+            unsafe {
+                match order {
+                    Order::Rows => by_rows::<$lanes, $rows, $row_vectors>(job, columns),
+                    Order::Columns => by_columns::<$lanes, $columns, $column_vectors>(job, columns),
+                }
+            }
         }
-    }
+    )*};
+}
+
+kernels! {
+    #[cfg(target_arch = "x86_64")] avx512: std::arch::x86_64::__m512, 8 x 3, 12 x 2;
+    #[cfg(target_arch = "x86_64")] avx2: std::arch::x86_64::__m256, 4 x 3, 6 x 2;
+    portable: [f32; 4], 4 x 3, 3 x 4;
 }
 
 /// `sum_i x_r[i] w_i` for `i` in `0..k`, for `R` rows and `V` vectors, the `w_i` being `stride` apart; `each` runs beside.
@@ -386,29 +391,15 @@ mod tests {
 
     /// The kernels of the registers that this processor has.
     fn versions() -> Vec<unsafe fn(Order, &Job<'_>, Range<usize>)> {
-        unsafe fn of<F: Lanes, const R: usize, const V: usize, const COLUMNS_R: usize, const COLUMNS_V: usize>(
-            order: Order,
-            job: &Job<'_>,
-            columns: Range<usize>,
-        ) {
-            // SAFETY: by the contract of `run`, and the registers were detected.
-            unsafe {
-                match order {
-                    Order::Rows => by_rows::<F, R, V>(job, columns),
-                    Order::Columns => by_columns::<F, COLUMNS_R, COLUMNS_V>(job, columns),
-                }
-            }
-        }
         #[allow(unused_mut)] // Other processors have one version.
-        let mut versions: Vec<unsafe fn(Order, &Job<'_>, Range<usize>)> = vec![run, of::<[f32; 4], 4, 3, 3, 4>];
+        let mut versions: Vec<unsafe fn(Order, &Job<'_>, Range<usize>)> = vec![run, portable];
         #[cfg(target_arch = "x86_64")]
         {
-            use std::arch::x86_64::{__m256, __m512};
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                versions.push(of::<__m256, 4, 3, 6, 2>);
+                versions.push(avx2);
             }
             if is_x86_feature_detected!("avx512f") {
-                versions.push(of::<__m512, 8, 3, 12, 2>);
+                versions.push(avx512);
             }
         }
         versions

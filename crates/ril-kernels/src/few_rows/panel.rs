@@ -14,6 +14,16 @@ pub struct Int8<'a> {
     pub columns: usize,
 }
 
+impl Int8<'_> {
+    /// # Panics
+    /// If these are no weights for a product of sizes `m`, `n`, `k` with `a`.
+    pub fn assert_fits(&self, [m, n, k]: [usize; 3], a: &[f32]) {
+        let is_whole = a.len() == m * k && self.values.len() == k * n && self.columns == n;
+        assert!(is_whole, "multiply: sizes of the operands");
+        assert!(self.scales.len() >= k.div_ceil(self.block) * n, "multiply: a scale for each block");
+    }
+}
+
 /// The weights of a product.
 #[derive(Debug, Clone, Copy)]
 pub enum Weights<'a> {

@@ -21,11 +21,7 @@ const PARTS: usize = 8;
 /// # Panics
 /// If `a` or the weights are smaller than the sizes say.
 pub fn multiply([m, n, k]: [usize; 3], a: &[f32], weights: Int8<'_>) -> Vec<f32> {
-    assert!(
-        a.len() == m * k && weights.values.len() == k * n && weights.columns == n,
-        "multiply: sizes of the operands"
-    );
-    assert!(weights.scales.len() >= k.div_ceil(weights.block) * n, "multiply: a scale for each block");
+    weights.assert_fits([m, n, k], a);
     let terms = k.div_ceil(PARTS).next_multiple_of(TERMS).max(TERMS);
     let part = |start: usize| {
         let mut sums = vec![0.0; m * n];
