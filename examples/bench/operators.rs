@@ -48,7 +48,7 @@ pub fn prepare(work: Work, inputs: &Path, head: Tensor<2>) -> Result<Worked, Fai
         }
         Work::LogProbs => {
             let x = leaf::<2>(&file, "x")?;
-            let head = head.to_device(&device.clone().autodiff()).require_grad();
+            let head = head.autodiff().require_grad();
             let targets: Vec<i64> =
                 words::<8>(file.tensor("operators.targets")?.data()).map(i64::from_le_bytes).collect();
             let count = targets.len();

@@ -3,15 +3,13 @@
     pip install xllamacpp==2026.10.11549 gguf==0.17.1
     python scripts/bench.py --work rollout --beside scripts/reference/bench_llama_cpp.py --python ENVIRONMENT/bin/python ...
 
-The key/value cache has llama.cpp's default type, f16. `--model` is a folder of Qwen2.5-VL, of which the decoder is written as a GGUF file of the Qwen2 architecture. The server
-reads a prompt once and copies its cache to the samples. Words differ from run to run, so that nothing is left over.
+The key/value cache has llama.cpp's default type, f16. `--model` is a folder of Qwen2.5-VL, of which the
+decoder is written as a GGUF file of the Qwen2 architecture. The server reads a prompt once and copies its cache to the
+samples. Words differ from run to run, so that nothing is left over.
 """
 
-import argparse
 import json
-import sys
 import tempfile
-import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,12 +19,9 @@ import numpy as np
 import xllamacpp
 from safetensors.numpy import load_file
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--work", choices=["rollout"], required=True)
-parser.add_argument("--model", required=True)
-parser.add_argument("--inputs", required=True)
-parser.add_argument("--samples", type=int, default=8)
-parser.add_argument("--new-tokens", type=int, default=48)
+import bench_worker
+
+parser = bench_worker.parser(["rollout"])
 parser.add_argument("--dtype", choices=["f32", "bf16", "q8_0"], default="f32")
 args = parser.parse_args()
 inputs = load_file(args.inputs)
@@ -112,17 +107,13 @@ def complete(ids):
     return ended * args.new_tokens
 
 
-def run():
-    batch = rng.integers(16, vocab, prompts.shape).tolist()
-    start = time.perf_counter()
+def fresh_prompts():
+    return (rng.integers(16, vocab, prompts.shape).tolist(),)
+
+
+def run(batch):
     with ThreadPoolExecutor(len(batch)) as pool:
-        tokens = sum(pool.map(complete, batch))
-    return time.perf_counter() - start, tokens
+        return sum(pool.map(complete, batch))
 
 
-run()
-print("ready", flush=True)
-for _ in sys.stdin:
-    seconds, tokens = run()
-    peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
-    print(json.dumps({"seconds": seconds, "check": float(tokens), "peak_mib": int(peak.split()[1]) / 1024}), flush=True)
+bench_worker.serve(run, fresh_prompts)

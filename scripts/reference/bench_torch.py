@@ -8,11 +8,7 @@ default (dynamic) cache, fused AdamW, TRL's `logits_to_keep` so that only comple
 reads the prompts.
 """
 
-import argparse
 import copy
-import json
-import sys
-import time
 
 import torch
 from safetensors.torch import load_file
@@ -20,13 +16,10 @@ from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditi
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm, rotate_half
 from trl.trainer.utils import selective_log_softmax
 
-parser = argparse.ArgumentParser()
+import bench_worker
+
 OPERATORS = ["linear", "rms-norm", "swiglu", "rotary", "attention", "log-probs"]
-parser.add_argument("--work", choices=["rollout", "update", "score", "step", "preprocess", *OPERATORS], required=True)
-parser.add_argument("--model", required=True)
-parser.add_argument("--inputs", required=True)
-parser.add_argument("--samples", type=int, default=8)
-parser.add_argument("--new-tokens", type=int, default=48)
+parser = bench_worker.parser(["rollout", "update", "score", "step", "preprocess", *OPERATORS])
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--cache", default=None, help="cache_implementation of generate")
 args = parser.parse_args()
@@ -63,12 +56,6 @@ def rows_of_update(model):
 def log_probs(model, rows):
     logits = model(**rows).logits[:, :-1]
     return selective_log_softmax(logits, inputs["responses"])
-
-
-def peak_mib():
-    """Since this program began; `ru_maxrss` would count the one that started it."""
-    lines = open("/proc/self/status").read().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
 
 
 def sample(model, samples, **more):
@@ -284,11 +271,5 @@ def operator():
     return run
 
 
-run = {**dict.fromkeys(OPERATORS, operator), "rollout": rollout, "score": score, "update": update, "step": step, "preprocess": preprocess}[args.work]()
-run()
-print("ready", flush=True)
-for _ in sys.stdin:
-    start = time.perf_counter()
-    check = run()
-    seconds = time.perf_counter() - start
-    print(json.dumps({"seconds": seconds, "check": check, "peak_mib": peak_mib()}), flush=True)
+works = {"rollout": rollout, "score": score, "update": update, "step": step, "preprocess": preprocess}
+bench_worker.serve(works.get(args.work, operator)())

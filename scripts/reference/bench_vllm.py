@@ -7,11 +7,8 @@ Samples of a prompt share it through vLLM's prefix cache. Words and pictures dif
 over from the run before. Turning four small pictures into patches is part of its time, and not of ours: 2 ms.
 """
 
-import argparse
 import json
 import os
-import sys
-import time
 
 os.environ.setdefault("VLLM_TARGET_DEVICE", "cpu")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -24,12 +21,9 @@ from PIL import Image
 from safetensors.numpy import load_file
 from vllm import LLM, SamplingParams
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--work", choices=["rollout"], required=True)
-parser.add_argument("--model", required=True)
-parser.add_argument("--inputs", required=True)
-parser.add_argument("--samples", type=int, default=8)
-parser.add_argument("--new-tokens", type=int, default=48)
+import bench_worker
+
+parser = bench_worker.parser(["rollout"])
 parser.add_argument("--dtype", default="float32")
 args = parser.parse_args()
 inputs = load_file(args.inputs)
@@ -48,6 +42,7 @@ side = int(inputs["grid_thw"][0, 1]) * 14
 
 
 def prompts():
+    batch = []
     for ids in inputs["prompts"].tolist():
         words = [token for token in ids if token != image]
         first = ids.index(image)
@@ -55,20 +50,13 @@ def prompts():
         words[first:first] = [image]
         words[first + 2] = int(rng.integers(16, vocab))
         picture = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
-        yield {"prompt_token_ids": words, "multi_modal_data": {"image": picture}}
+        batch.append({"prompt_token_ids": words, "multi_modal_data": {"image": picture}})
+    return (batch,)
 
 
-def run():
-    batch = list(prompts())
-    start = time.perf_counter()
+def run(batch):
     outputs = llm.generate(batch, settings, use_tqdm=False)
-    seconds = time.perf_counter() - start
-    return seconds, sum(len(sample.token_ids) for output in outputs for sample in output.outputs)
+    return sum(len(sample.token_ids) for output in outputs for sample in output.outputs)
 
 
-run()
-print("ready", flush=True)
-for _ in sys.stdin:
-    seconds, tokens = run()
-    peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
-    print(json.dumps({"seconds": seconds, "check": float(tokens), "peak_mib": int(peak.split()[1]) / 1024}), flush=True)
+bench_worker.serve(run, prompts)
