@@ -121,9 +121,7 @@ def write_inputs(folder, path, prompts=PROMPTS, text=PROMPT_TEXT, picture=SIDE):
 
 class Worker:
     def __init__(self, command):
-        # Waiting threads must not take the cores from the other side.
-        threads = {"RAYON_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
-        environment = {**os.environ, **threads, "HF_HUB_OFFLINE": "1"}
+        environment = {"RAYON_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1", **os.environ}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
         )
@@ -169,8 +167,8 @@ def main():
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--beside", type=Path, default=TORCH[1], help="another worker than PyTorch's")
     parser.add_argument("--python", default=TORCH[0], help="interpreter of that worker")
-    parser.add_argument("--beside-options", default="", help="what that worker gets alone")
-    parser.add_argument("--our-options", default="", help="what our worker gets alone, such as --int8")
+    parser.add_argument("--beside-options", default="", help="what that worker gets alone: --beside-options='--dtype bf16'")
+    parser.add_argument("--our-options", default="", help="what our worker gets alone: --our-options=--int8")
     args = parser.parse_args()
     other = (args.python, args.beside, *args.beside_options.split())
     name = args.beside.stem.removeprefix("bench_")

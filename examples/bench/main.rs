@@ -64,7 +64,7 @@ struct Args {
     /// What `scripts/bench.py` wrote
     #[arg(long)]
     inputs: PathBuf,
-    /// Round weights to 8 bits
+    /// Round weights to 8 bits, for rollouts
     #[arg(long)]
     int8: bool,
     #[arg(long, default_value_t = 8)]
@@ -93,6 +93,9 @@ fn main() -> Result<(), Failure> {
 }
 
 fn prepare(args: &Args) -> Result<Worked, Failure> {
+    if args.int8 && !matches!(args.work, Work::Rollout) {
+        return Err("--int8 is for rollouts".into());
+    }
     let inputs = Inputs::read(&args.inputs)?;
     let model = Qwen2_5Vl::from_folder(&args.model, &Device::flex())?;
     let model = if args.int8 { model.into_int8() } else { model };

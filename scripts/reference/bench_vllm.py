@@ -25,6 +25,8 @@ import bench_worker
 
 parser = bench_worker.parser(["rollout"])
 parser.add_argument("--dtype", default="float32")
+parser.add_argument("--block-size", type=int, default=32, help="tokens of a cache block; whole blocks are shared")
+parser.add_argument("--eager", action="store_true", help="without compiling the model")
 args = parser.parse_args()
 inputs = load_file(args.inputs)
 config = json.load(open(f"{args.model}/config.json"))
@@ -32,8 +34,8 @@ image = config["image_token_id"]
 vocab = config.get("text_config", config)["vocab_size"]
 rng = np.random.default_rng(0)
 llm = LLM(
-    args.model, dtype=args.dtype, max_model_len=1024, enforce_eager=True, max_num_seqs=64, limit_mm_per_prompt={"image": 1},
-    mm_processor_cache_gb=0, disable_log_stats=True,
+    args.model, dtype=args.dtype, max_model_len=1024, enforce_eager=args.eager, block_size=args.block_size, max_num_seqs=64,
+    limit_mm_per_prompt={"image": 1}, mm_processor_cache_gb=0, disable_log_stats=True,
 )
 settings = SamplingParams(
     n=args.samples, temperature=1.0, top_p=0.95, top_k=50, max_tokens=args.new_tokens, ignore_eos=True, detokenize=False

@@ -146,10 +146,15 @@ mod tests {
 
     #[test]
     fn values_and_gradients_are_those_of_the_plain_operations() {
-        for ([m, k, n], is_tied) in
+        for (([m, k, n], is_tied), recomputes) in
             [([1, 1, 1], false), ([3, 5, 7], true), ([130, 96, 60], false), ([33, 64, 200], true)]
+                // Large enough for the products of few rows.
+                .into_iter()
+                .chain([([1, 96, 1500], false), ([1, 96, 1500], true), ([3, 96, 500], false), ([3, 96, 500], true)])
+                .flat_map(|sizes| [(sizes, false), (sizes, true)])
         {
-            let device = Device::flex().autodiff();
+            let device =
+                if recomputes { Device::flex().autodiff().gradient_checkpointing() } else { Device::flex().autodiff() };
             let run = |product: fn(Tensor<2>, Tensor<2>, Option<Tensor<1>>) -> Tensor<2>, has_bias: bool| {
                 let x = scattered([m, k], 0.3, &device).require_grad();
                 let stored = scattered(if is_tied { [n, k] } else { [k, n] }, 1.1, &device).require_grad();

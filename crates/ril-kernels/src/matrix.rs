@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // Calls into the matrix product, whose operands are pointers with strides.
 
 use burn::backend::flex::FlexTensor;
+use burn::tensor::DType;
 
 use crate::few_rows;
 
@@ -27,6 +28,9 @@ impl<'a> Matrix<'a> {
     #[must_use]
     pub fn of(tensor: &'a FlexTensor) -> Option<Self> {
         let &[row, column] = tensor.layout().strides() else { return None };
+        if tensor.dtype() != DType::F32 {
+            return None;
+        }
         let values = tensor.storage::<f32>().get(tensor.layout().start_offset()..)?;
         Some(Self { values, row_stride: row.try_into().ok()?, column_stride: column.try_into().ok()? })
     }
@@ -83,7 +87,11 @@ impl<'a> MatrixMut<'a> {
 
 fn reaches(length: usize, strides: [usize; 2], sizes: [usize; 2]) -> bool {
     let [rows, columns] = sizes;
-    rows == 0 || columns == 0 || (rows - 1) * strides[0] + (columns - 1) * strides[1] < length
+    let last = || {
+        let row = (rows - 1).checked_mul(strides[0])?;
+        row.checked_add((columns - 1).checked_mul(strides[1])?)
+    };
+    rows == 0 || columns == 0 || last().is_some_and(|last| last < length)
 }
 
 /// What becomes of the numbers that an output held.
@@ -111,7 +119,7 @@ pub(crate) enum Threads {
 pub fn multiply([m, n, k]: [usize; 3], a: Matrix<'_>, b: Matrix<'_>, out: MatrixMut<'_>, output: Output) {
     let (rows, columns) = (out.row_stride, out.column_stride);
     assert!(reaches(out.values.len(), [rows, columns], [m, n]), "multiply: the output is too small for {m} x {n}");
-    let is_distinct = rows >= n * columns.max(1) || columns >= m * rows.max(1);
+    let is_distinct = rows >= n.saturating_mul(columns.max(1)) || columns >= m.saturating_mul(rows.max(1));
     assert!(is_distinct, "multiply: strides {rows} and {columns} put elements of {m} x {n} into one place");
     if k == 0 {
         // The product below does not write then.
@@ -260,6 +268,13 @@ mod tests {
             MatrixMut::rows(&mut [0.0; 9], 1),
             Output::Overwritten,
         );
+    }
+
+    #[test]
+    #[should_panic(expected = "operand is too small")]
+    fn strides_beyond_memory_are_refused() {
+        let (a, b) = (Matrix::rows(&[1.0; 3], 1 << (usize::BITS - 1)), Matrix::rows(&[1.0], 1));
+        multiply([3, 1, 1], a, b, MatrixMut::rows(&mut [0.0; 3], 1), Output::Overwritten);
     }
 
     #[test]

@@ -21,8 +21,12 @@ use crate::{simd, tape};
 ///
 /// # Shapes
 /// `x`: `[.., hidden]`, `gain`: `[hidden]`; output as `x`.
+///
+/// # Panics
+/// If the gain has another width.
 #[must_use]
 pub fn rms_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, epsilon: f64) -> Tensor<D> {
+    assert_eq!(x.dims()[D - 1], gain.dims()[0], "rms_norm: the last axis of x and the gain");
     if is_fused(&x) && is_fused(&gain) {
         return Tensor::from_dispatch(Dispatch::rms_norm(x.into_dispatch(), gain.into_dispatch(), epsilon as f32));
     }
@@ -51,7 +55,7 @@ impl RmsNormOps for Flex {
             let row = &rows[i * width..(i + 1) * width];
             simd::normalise(out, row, gain, rstd(row, epsilon));
         };
-        // SAFETY: `normalise` writes the whole row.
+        // SAFETY: `normalise` writes the whole row, for which the gain has as many numbers (checked by the caller).
         tensor(unsafe { build(rows.len(), width, fill) }, x.shape())
     }
 }

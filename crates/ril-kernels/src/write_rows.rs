@@ -27,7 +27,7 @@ pub fn write_rows(buffer: Tensor<3>, rows: Tensor<3>, places: &Arc<Vec<usize>>) 
         return Tensor::from_dispatch(Dispatch::write_rows(buffer, rows, places.clone()));
     }
     let ids = index(places.iter().map(|&place| place as i64).collect(), &buffer.device());
-    buffer.select_assign(0, ids, rows, IndexingUpdateOp::Assign)
+    buffer.detach().select_assign(0, ids, rows.detach(), IndexingUpdateOp::Assign)
 }
 
 /// Row numbers on a device.

@@ -11,7 +11,8 @@ use crate::nn::kv_cache::KvCache;
 pub trait CausalLm {
     /// Final hidden states, `[batch, seq, hidden]`, after the last norm.
     ///
-    /// With a cache, `input` holds the new tokens only, and the cache what stood before them.
+    /// With a cache, `input` holds the new tokens only, and the cache what stood before them. Cached keys and values are
+    /// constants: no gradient flows through them, so that training goes without a cache.
     ///
     /// # Errors
     /// [`ModelError::ImageTokens`] when placeholders and images do not match; [`ModelError::Input`] when an

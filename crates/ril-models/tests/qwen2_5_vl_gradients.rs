@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData, activation};
 use common::{Batch, Fixture, values};
-use ril_models::{CausalLm, Qwen2_5Vl};
+use ril_models::{CausalLm, ModelInput, Padding, Qwen2_5Vl, TokenBatch};
 
 /// Largest accepted difference, relative to the reference's norm and to its largest value.
 const TOLERANCE: f64 = 1e-4;
@@ -36,6 +36,38 @@ fn every_parameter_has_a_gradient() {
         for name in common::read_checkpoint(&fixture.folder).keys() {
             let gradient = gradients.get(name).unwrap_or_else(|| panic!("{}: no gradient of {name}", fixture.name));
             assert!(norm(&gradient.1) > 1e-6, "{}: {name}", fixture.name);
+        }
+    }
+}
+
+/// Rows behind one prompt with a picture, which is computed once for all of them.
+#[test]
+fn gradients_of_rows_that_share_a_prompt_are_the_sum_of_those_alone() {
+    for fixture in Fixture::all() {
+        let model = fixture.model(&Device::flex().autodiff());
+        let case = fixture.golden.cases.values().find(|case| case.images.len() == 1).unwrap();
+        let prompt = [case.prompt_ids.clone(), (0..40).collect()].concat();
+        let gradients = |responses: &[Vec<u32>]| {
+            let rows: Vec<Vec<u32>> = responses.iter().map(|ids| [prompt.as_slice(), ids].concat()).collect();
+            let tokens = TokenBatch::padded(&rows, fixture.golden.pad_id, Padding::Right);
+            let mask: Vec<f32> = tokens.mask().iter().map(|&is_real| f32::from(u8::from(is_real))).collect();
+            let mask = Tensor::<3>::from_data(TensorData::new(mask, [rows.len(), tokens.seq(), 1]), &Device::flex());
+            let placements = vec![0; rows.len()];
+            let input = ModelInput { tokens, images: fixture.images(&case.images), placements };
+            let hidden = model.hidden_states(&input, None).unwrap();
+            let [_, seq, width] = hidden.dims();
+            let pull: Vec<f32> = (0..seq * width).map(|i| (i as f32 * 0.71).sin()).collect();
+            let pull = Tensor::<3>::from_data(TensorData::new(pull, [1, seq, width]), &Device::flex());
+            gradients_by_name(&model, &(hidden * pull * mask).sum().backward())
+        };
+        let responses = [vec![1, 2, 3, 4, 5], vec![1, 2, 9], vec![7]];
+        let alone = responses.each_ref().map(|ids| gradients(std::slice::from_ref(ids)));
+        for (name, (_, got)) in gradients(&responses) {
+            let sum = |i: usize| alone.iter().map(|by_name| by_name[&name].1[i]).sum::<f32>();
+            let want: Vec<f32> = (0..got.len()).map(sum).collect();
+            let difference: Vec<f32> = got.iter().zip(&want).map(|(got, want)| got - want).collect();
+            let share = norm(&difference) / norm(&want);
+            assert!(share <= TOLERANCE, "{}: {name}: {share:e}", fixture.name);
         }
     }
 }

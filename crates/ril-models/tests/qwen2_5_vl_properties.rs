@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use common::{Fixture, logits, max_difference, rows_of};
 use proptest::prelude::*;
 use ril_models::generate::{SamplingParams, generate};
-use ril_models::{CausalLm, ModelError, ModelInput, Padding, Qwen2_5Vl, TokenBatch};
+use ril_models::{CausalLm, ImageBatch, ModelError, ModelInput, Padding, Qwen2_5Vl, TokenBatch, VisionLanguageModel};
 
 /// Sums over another number of keys may round differently.
 const TOLERANCE: f32 = 5e-5;
@@ -291,7 +291,12 @@ fn patches_that_do_not_fit_their_grid_are_an_error() {
         let broken = ModelInput { images: Some(images), ..input.clone() };
         let error = model.hidden_states(&broken, None).map(|t| t.dims()).unwrap_err();
         assert!(matches!(error, ModelError::Input { .. }), "{error}");
+        let mut cache = model.new_cache(1, input.tokens.seq());
+        model.hidden_states(&broken, Some(&mut cache)).map(|t| t.dims()).unwrap_err();
+        assert!(cache.is_empty(), "a refused input stands in the cache");
     }
+    let none = ImageBatch { pixel_patches: Vec::new(), grid_thw: Vec::new(), ..images };
+    assert!(matches!(model.image_embeddings(&none), Err(ModelError::Input { .. })));
 }
 
 #[test]

@@ -95,9 +95,6 @@ pub fn optimise<M: TrainableModel>(
     if rows.len() != advantages.len() {
         return Err(RilError::Input(format!("expected {} advantages, got {}", rows.len(), advantages.len())));
     }
-    // Rows of like length stand together, so that micro-batches hold little padding; the loss does not see the order.
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_by_key(|&row| rows[row].response.token_ids.len());
     let responses: Vec<&Response> = rows.iter().map(|row| row.response).collect();
     if plan.sampler_correction.is_some() {
         check_samplers(&responses)?;
@@ -107,23 +104,19 @@ pub fn optimise<M: TrainableModel>(
         totals: plan.totals(&responses),
         has_sampler: responses.iter().any(|r| r.sampler_log_probs.is_some()),
     };
-    let part = |picked: &[usize]| {
-        let rows: Vec<Row<'_>> = picked.iter().map(|&row| rows[row]).collect();
-        let advantages: Vec<f32> = picked.iter().map(|&row| advantages[row]).collect();
-        Part::new(&rows, advantages, policy, reference, step)
-    };
-    let picked: Vec<&[usize]> = order.chunks(policy.settings().micro_batch_rows).collect();
-    let mut parts = Vec::with_capacity(picked.len());
-    for picked in picked.chunks(policy.settings().passes_at_once) {
-        parts.extend(picked.par_iter().map(|picked| part(picked)).collect::<Result<Vec<_>, RilError>>()?);
+    // In the order of the groups: a micro-batch reads a prompt and its pictures once for all of its rows.
+    let size = policy.settings().micro_batch_rows;
+    let slices: Vec<_> = rows.chunks(size).zip(advantages.chunks(size)).collect();
+    let mut parts = Vec::with_capacity(slices.len());
+    for slices in slices.chunks(policy.settings().passes_at_once) {
+        let new = |(rows, advantages): &(&[Row<'_>], &[f32])| Part::new(rows, advantages, policy, reference, step);
+        parts.extend(slices.par_iter().map(new).collect::<Result<Vec<_>, RilError>>()?);
     }
     let mut update = PolicyUpdate { rows: Vec::new(), grad_norm: 0.0 };
     for _ in 0..plan.updates {
-        update = one_update(policy, &parts, step).map_err(|error| in_order_of_groups(error, &order))?;
+        update = one_update(policy, &parts, step)?;
     }
-    let mut in_order: Vec<(usize, RowMetrics)> = order.into_iter().zip(update.rows).collect();
-    in_order.sort_by_key(|(row, _)| *row);
-    Ok(PolicyUpdate { rows: in_order.into_iter().map(|(_, metrics)| metrics).collect(), ..update })
+    Ok(update)
 }
 
 /// A correction needs to know of every sample how likely it was.
@@ -137,16 +130,6 @@ fn check_samplers(responses: &[&Response]) -> Result<(), RilError> {
         }
     }
     Ok(())
-}
-
-/// An error that names a row names it by its place in the groups.
-fn in_order_of_groups(error: RilError, order: &[usize]) -> RilError {
-    match error {
-        RilError::Grpo(GrpoError::NonFinite { what, row, token, value }) => {
-            RilError::Grpo(GrpoError::NonFinite { what, row: order.get(row).copied().unwrap_or(row), token, value })
-        }
-        other => other,
-    }
 }
 
 /// One completion of the step.
@@ -179,7 +162,7 @@ struct Part {
 impl Part {
     fn new<M: TrainableModel>(
         rows: &[Row<'_>],
-        advantages: Vec<f32>,
+        advantages: &[f32],
         policy: &Learner<M>,
         reference: &M,
         step: StepConstants<'_>,
@@ -197,7 +180,7 @@ impl Part {
             old_log_probs,
             ref_log_probs,
             sampler_log_probs: sampler_log_probs.map(|data| Tensor::from_data(data, &device)),
-            advantages: Tensor::from_data(TensorData::new(advantages, [shape[0]]), &device),
+            advantages: Tensor::from_data(TensorData::new(advantages.to_vec(), [shape[0]]), &device),
             mask: Tensor::from_data(TensorData::new(batch.completion_mask.clone(), shape), &device),
             roles: rows.iter().map(|row| plan.role(row.response)).collect(),
             batch,

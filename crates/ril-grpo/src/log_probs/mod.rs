@@ -129,7 +129,8 @@ fn head_scores(
         ))
     } else {
         let whole = settings.chunk_tokens;
-        let chunk_tokens = if is_quantised { (whole * BLOCK_VOCAB / vocab).clamp(1, whole) } else { whole };
+        let chunk_tokens =
+            if is_quantised { (whole.saturating_mul(BLOCK_VOCAB) / vocab).clamp(1, whole) } else { whole };
         composed(hidden, head_weight, targets, HeadSettings { chunk_tokens, ..settings })
     };
     let scores: Tensor<3> = scores.reshape([batch, seq, columns]);

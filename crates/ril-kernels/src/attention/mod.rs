@@ -41,13 +41,14 @@ const KEYS: usize = 256;
 /// - output: `[queries, heads * head_dim]`
 ///
 /// # Panics
-/// If the tensors do not have the plan's tokens, or `heads` is not a multiple of `kv_heads`.
+/// If the tensors do not have the plan's tokens, or `heads` is not a positive multiple of `kv_heads`.
 #[must_use]
 pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, plan: &Arc<AttentionPlan>) -> Tensor<2> {
     let ([queries, heads, dim], [keys, kv_heads, _]) = (q.dims(), k.dims());
     assert_eq!([queries, keys], [plan.queries, plan.keys], "attention: queries and keys of the tensors and the plan");
     assert_eq!(k.dims(), v.dims(), "attention: keys and values");
-    assert!(k.dims()[2] == dim && heads % kv_heads == 0, "attention: q {:?}, k {:?}", q.dims(), k.dims());
+    let are_heads = heads > 0 && kv_heads > 0 && heads % kv_heads == 0;
+    assert!(k.dims()[2] == dim && are_heads, "attention: q {:?}, k {:?}", q.dims(), k.dims());
     if is_fused(&q) && is_fused(&k) && is_fused(&v) {
         let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
         return Tensor::from_dispatch(Dispatch::attention(q, k, v, plan.clone()));
@@ -152,7 +153,7 @@ struct Shared {
     length: usize,
 }
 
-#[allow(unsafe_code)]
+#[allow(unsafe_code)] // Tasks write parts of one buffer, as the two below.
 // SAFETY: a pointer and a length; whoever takes a part answers for nobody else having it.
 unsafe impl Send for Shared {}
 #[allow(unsafe_code)]

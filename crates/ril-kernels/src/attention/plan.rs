@@ -33,7 +33,7 @@ impl AttentionBlock {
 /// * rows with the same beginning: a causal block for the beginning, which stands once; one block of all continuations
 ///   over the beginning; a causal block for each continuation over itself
 /// * new tokens behind a cache: the same, with keys numbered by their places in the cache
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AttentionPlan {
     pub(crate) blocks: Vec<AttentionBlock>,
     pub(crate) queries: usize,
@@ -50,7 +50,8 @@ pub(crate) struct Run {
 }
 
 impl AttentionPlan {
-    /// A plan for `queries` tokens that look at `keys` tokens. Empty blocks are left out.
+    /// A plan for `queries` tokens that look at `keys` tokens. Empty blocks are left out. That no pair is in two blocks
+    /// is not checked: such a key would count twice.
     ///
     /// # Panics
     /// If a block reaches outside of them, or a causal block has more queries than keys.

@@ -73,15 +73,19 @@ fn queries_in_no_block_are_zero() {
     }
 }
 
-/// A row that holds a NaN spoils itself and nothing beside it.
+/// A NaN query spoils itself; a NaN key or value what its row sees of it, and no row beside.
 #[test]
 fn a_nan_stays_in_its_row() {
     let plan = Arc::new(AttentionPlan::causal_rows(&[2, 2]));
     let device = Device::flex();
-    let broken = Tensor::<3>::from_data([[[f32::NAN]], [[0.5]], [[1.0]], [[2.0]]], &device);
-    let fine = scattered([4, 1, 1], 0.3, &device);
-    let out = values(&attention(broken, fine.clone(), fine, &plan));
+    let broken = || Tensor::<3>::from_data([[[f32::NAN]], [[0.5]], [[1.0]], [[2.0]]], &device);
+    let fine = || scattered([4, 1, 1], 0.3, &device);
+    let out = values(&attention(broken(), fine(), fine(), &plan));
     assert!(out[0].is_nan() && out[1..].iter().all(|v| v.is_finite()));
+    for [k, v] in [[broken(), fine()], [fine(), broken()]] {
+        let out = values(&attention(fine(), k, v, &plan));
+        assert!(out[..2].iter().all(|v| v.is_nan()) && out[2..].iter().all(|v| v.is_finite()));
+    }
 }
 
 proptest! {

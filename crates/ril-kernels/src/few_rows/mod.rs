@@ -1,8 +1,10 @@
 //! Products of few rows with large weights, as decoding needs them: every weight is read once from memory, where it lies,
 //! while the rows stay in the cache. The general product packs its operands first, which so few rows do not repay.
+//! Up to three rows read the weights as they come ([`vector`]); more go over panels of them.
 #![allow(unsafe_code)] // Outputs whose columns several threads write; functions for more than the baseline of the machine.
 
 mod panel;
+mod vector;
 
 use std::ops::{Range, RangeInclusive};
 
@@ -14,8 +16,8 @@ use crate::matrix::{Matrix, Output};
 pub use panel::Int8;
 use panel::{Ahead, Weights, fill_panel};
 
-/// Rows for which this is faster than the general product.
-const ROWS: RangeInclusive<usize> = 4..=128;
+/// Rows for which this module is faster than the general product.
+const ROWS: RangeInclusive<usize> = 1..=128;
 /// Columns and terms that are worth a panel.
 const FEWEST: usize = 16;
 /// Columns of a task are a multiple of this, which every panel divides.
@@ -53,7 +55,7 @@ unsafe impl Sync for Job<'_> {}
 
 /// `out (+)= a b` for `[m, k]` and `[k, n]`, on all threads, if that is a product for this module; whether it was.
 ///
-/// Each sum runs over `k` in order, so that a result does not depend on the threads.
+/// The order of each sum does not depend on the threads, so that a result does not either.
 ///
 /// # Safety
 /// `a` and `b` must reach as far as the sizes say; `out` must be valid for writes of `m` rows of `n` values, `stride`
@@ -67,17 +69,29 @@ pub unsafe fn multiply(
     if !ROWS.contains(&m) || n < FEWEST || k < FEWEST || a.column_stride != 1 {
         return false;
     }
-    let turned;
-    let (order, x, x_stride, stride) = match [b.row_stride, b.column_stride] {
-        [stride, 1] => (Order::Rows, a.values, a.row_stride, stride),
-        [1, stride] => {
-            let width = m.next_multiple_of(FEWEST);
-            turned = turn(a, [m, k], width);
-            (Order::Columns, turned.as_slice(), width, stride)
-        }
+    let (order, stride) = match [b.row_stride, b.column_stride] {
+        [stride, 1] => (Order::Rows, stride),
+        [1, stride] => (Order::Columns, stride),
         _ => return false,
     };
     let weights = Weights::Floats { values: b.values, stride };
+    if m <= vector::ROWS {
+        let product = vector::multiply(order, [m, n, k], a, weights);
+        for (row, values) in product.chunks_exact(n).enumerate() {
+            // SAFETY: by the contract.
+            unsafe { put(out.add(row * out_stride), values, output) };
+        }
+        return true;
+    }
+    let turned;
+    let (x, x_stride) = match order {
+        Order::Rows => (a.values, a.row_stride),
+        Order::Columns => {
+            let width = m.next_multiple_of(FEWEST);
+            turned = turn(a, [m, k], width);
+            (turned.as_slice(), width)
+        }
+    };
     // SAFETY: by the contract.
     unsafe { in_tasks(order, &Job { m, k, x, x_stride, weights, out, out_stride, output }, n) };
     true
@@ -89,6 +103,9 @@ pub unsafe fn multiply(
 /// If `a` or the weights are smaller than the sizes say.
 pub fn multiply_int8([m, n, k]: [usize; 3], a: &[f32], weights: Int8<'_>) -> Vec<f32> {
     weights.assert_fits([m, n, k], a);
+    if m <= vector::ROWS {
+        return vector::multiply(Order::Rows, [m, n, k], Matrix::rows(a, k), Weights::Int8(weights));
+    }
     let mut product = Vec::with_capacity(m * n);
     let out: *mut f32 = product.as_mut_ptr();
     for first in (0..m).step_by(*ROWS.end()) {
@@ -384,117 +401,4 @@ unsafe fn put(out: *mut f32, values: &[f32], output: Output) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// The kernels of the registers that this processor has.
-    fn versions() -> Vec<unsafe fn(Order, &Job<'_>, Range<usize>)> {
-        #[allow(unused_mut)] // Other processors have one version.
-        let mut versions: Vec<unsafe fn(Order, &Job<'_>, Range<usize>)> = vec![run, portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                versions.push(avx2);
-            }
-            if is_x86_feature_detected!("avx512f") {
-                versions.push(avx512);
-            }
-        }
-        versions
-    }
-
-    proptest! {
-        /// Every version, both orders of the weights, with room between rows, against the definition in `f64`.
-        #[test]
-        fn products_are_those_of_the_definition(
-            m in 1usize..40, n in 1usize..150, k in 1usize..40, gap in 0usize..3, is_added in any::<bool>(),
-        ) {
-            let fill = |count: usize, seed: usize| -> Vec<f32> {
-                (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1000) as f32 / 500.0 - 1.0).collect()
-            };
-            let (a, before) = (fill(m * (k + gap), 1), fill(m * (n + gap), 2));
-            let output = if is_added { Output::AddedTo } else { Output::Overwritten };
-            for order in [Order::Rows, Order::Columns] {
-                let [lines, line] = match order { Order::Rows => [k, n], Order::Columns => [n, k] };
-                let (weights, weights_stride) = (fill(lines * (line + gap), 3), line + gap);
-                let weight = |i: usize, j: usize| match order {
-                    Order::Rows => weights[i * weights_stride + j],
-                    Order::Columns => weights[j * weights_stride + i],
-                };
-                let width = m.next_multiple_of(FEWEST);
-                let turned = turn(Matrix::rows(&a, k + gap), [m, k], width);
-                let (x, x_stride) = match order { Order::Rows => (&a, k + gap), Order::Columns => (&turned, width) };
-                for version in versions() {
-                    let mut got = before.clone();
-                    let (out, out_stride) = (got.as_mut_ptr(), n + gap);
-                    let weights = Weights::Floats { values: &weights, stride: weights_stride };
-                    let job = Job { m, k, x, x_stride, weights, out, out_stride, output };
-                    // SAFETY: the output has `m` rows of `n` values.
-                    unsafe { version(order, &job, 0..n) };
-                    for (at, (got, before)) in got.iter().zip(&before).enumerate() {
-                        let (row, column) = (at / out_stride, at % out_stride);
-                        if column >= n {
-                            prop_assert_eq!(got, before, "between rows");
-                            continue;
-                        }
-                        let start = if is_added { f64::from(*before) } else { 0.0 };
-                        let terms = (0..k).map(|i| f64::from(a[row * (k + gap) + i]) * f64::from(weight(i, column)));
-                        let want = start + terms.sum::<f64>();
-                        prop_assert!((f64::from(*got) - want).abs() <= 2e-5, "{} is not {}", got, want);
-                    }
-                }
-            }
-        }
-    }
-
-    proptest! {
-        /// Weights of 8 bits, in every version, with more rows than one chunk has.
-        #[test]
-        fn products_with_eight_bits_are_those_of_the_definition(
-            m in 1usize..150, n in 1usize..100, blocks in 1usize..4, block in 1usize..33,
-        ) {
-            let k = blocks * block;
-            let a: Vec<f32> = (0..m * k).map(|i| (i * 7919 % 1000) as f32 / 500.0 - 1.0).collect();
-            let values: Vec<i8> = (0..k * n).map(|i| (i * 104_729 % 255) as u8 as i8).collect();
-            let scales: Vec<f32> = (0..blocks * n).map(|i| (1 + i * 31 % 17) as f32 / 2048.0).collect();
-            let weights = Int8 { values: &values, scales: &scales, block, columns: n };
-            let want: Vec<f64> = (0..m * n).map(|at| {
-                let (row, column) = (at / n, at % n);
-                let weight = |i: usize| f64::from(scales[i / block * n + column]) * f64::from(values[i * n + column]);
-                (0..k).map(|i| f64::from(a[row * k + i]) * weight(i)).sum()
-            }).collect();
-            let same = |got: &[f32], want: &[f64]| got.iter().zip(want).all(|(g, w)| (f64::from(*g) - w).abs() <= 2e-4);
-            prop_assert!(same(&multiply_int8([m, n, k], &a, weights), &want));
-            for version in versions() {
-                let mut got = vec![0.0; m * n];
-                let (out, weights, output) = (got.as_mut_ptr(), Weights::Int8(weights), Output::Overwritten);
-                let job = Job { m, k, x: &a, x_stride: k, weights, out, out_stride: n, output };
-                // SAFETY: the output has `m` rows of `n` values.
-                unsafe { version(Order::Rows, &job, 0..n) };
-                prop_assert!(same(&got, &want));
-            }
-        }
-    }
-
-    #[test]
-    fn a_product_in_tasks_is_the_product() {
-        let [m, n, k] = [5, 1000, 30];
-        let number = |seed: usize, i: usize| ((i * 7919 + seed) % 64) as f32 / 64.0 - 0.5;
-        let [a, b] = [m * k, k * n].map(|count| (0..count).map(|i| number(count, i)).collect::<Vec<f32>>());
-        for b in [Matrix::rows(&b, n), Matrix::rows(&b, k).transposed()] {
-            let mut got = vec![0.0; m * n];
-            // SAFETY: the output has `m` rows of `n` values.
-            let done =
-                unsafe { multiply([m, n, k], [Matrix::rows(&a, k), b], (got.as_mut_ptr(), n), Output::Overwritten) };
-            assert!(done);
-            for (at, &got) in got.iter().enumerate() {
-                let weight = |i: usize| b.values[i * b.row_stride + at % n * b.column_stride];
-                // Sixty-fourths: every sum is exact.
-                let want: f32 = (0..k).map(|i| a[at / n * k + i] * weight(i)).sum();
-                assert_eq!(got, want, "{at}");
-            }
-        }
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use burn::module::{Module, Param, ParamId};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use ril_kernels::to_int8;
+use ril_kernels::{AttentionPlan, to_int8};
 use serde_json::Value;
 
 use crate::chat_template::{ChatTemplate, Content, Message};
@@ -303,19 +303,18 @@ impl CausalLm for Qwen2_5Vl {
         };
         let device = self.device();
         let contents = self.contents(input, &layout)?;
-        let (packing, plan, cache) = match cache {
-            Some(cache) => {
-                let plan = cache.extend(input.tokens.mask(), seq, &layout.next_position)?;
-                (Packing::rows(&input.tokens), plan, Some(cache))
-            }
-            None => {
-                let (packing, plan) = Packing::shared(&input.tokens, &contents);
-                (packing, plan, None)
-            }
+        let mut cache = cache;
+        let (packing, mut plan) = match &cache {
+            Some(_) => (Packing::rows(&input.tokens), AttentionPlan::default()),
+            None => Packing::shared(&input.tokens, &contents),
         };
         let packed: Vec<usize> = packing.sources.iter().map(|&flat| contents[flat]).collect();
         let rotary = mrope_table(&layout.positions, &packing.sources, &config.text, &device);
         let embedded = self.embed(input, &packed)?;
+        // Behind everything that can fail: an input that is refused leaves the cache as it was.
+        if let Some(cache) = &mut cache {
+            plan = cache.extend(input.tokens.mask(), seq, &layout.next_position)?;
+        }
         let hidden = self.model.forward(embedded, Context { rotary, plan: Arc::new(plan), cache });
         let width = hidden.dims()[1];
         Ok(reorder(hidden, &packing.places, &device).reshape([rows, seq, width]))

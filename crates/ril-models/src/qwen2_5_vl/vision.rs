@@ -139,6 +139,9 @@ impl VisionTower {
         if images.patch_dim != self.config.patch_dim() {
             return wrong("patch_dim", self.config.patch_dim().to_string(), images.patch_dim.to_string());
         }
+        if images.grid_thw.is_empty() {
+            return wrong("images", "at least one".into(), "none".into());
+        }
         let merge = self.config.spatial_merge_size;
         for grid @ [t, h, w] in &images.grid_thw {
             if *t == 0 || *h == 0 || *w == 0 || h % merge != 0 || w % merge != 0 {

@@ -3,8 +3,6 @@
 //! The tensors are Burn's own quantised ones. Products are here because Burn's CPU backend makes a float copy of the whole
 //! weight for each.
 
-mod vector;
-
 use burn::backend::autodiff::{
     Autodiff,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -32,8 +30,8 @@ const FEWEST: usize = 8;
 /// A copy of `[input, output]` in 8 bits: `scale[i / block, j] q[i, j]` with whole `q` in -127 to 127 and the scale that
 /// brings the largest of a block there, so that no weight moves by more than half a scale.
 ///
-/// A block is the largest divisor of the inputs between 8 and 32; `None` where there is none, or no weight. The copy has
-/// no gradient. [`linear()`](crate::linear()) reads it as it is on Burn's CPU backend with `x` in `f32`; elsewhere Burn multiplies,
+/// A block is the largest divisor of the inputs between 8 and 32; `None` where there is none, no weight, or one that is
+/// not finite, which 8 bits cannot say. The copy has no gradient. [`linear()`](crate::linear()) reads it as it is on Burn's CPU backend with `x` in `f32`; elsewhere Burn multiplies,
 /// on some backends with a float copy of the weight.
 ///
 /// # Shapes
@@ -45,6 +43,9 @@ pub fn to_int8(weight: Tensor<2>) -> Option<Tensor<2>> {
         return None;
     }
     let block = (FEWEST..=MOST).rev().find(|&size| inputs.is_multiple_of(size))?;
+    if !weight.clone().is_finite().all().into_scalar::<bool>() {
+        return None;
+    }
     let scheme = QuantScheme::default().with_value(QuantValue::Q8S).with_store(QuantStore::Native);
     Some(weight.quantize_dynamic(&scheme.per_block([block as u8, 1], ScaleDtype::F32)))
 }
@@ -81,8 +82,7 @@ fn output(x: FlexTensor, weight: &FlexQTensor) -> FlexTensor {
     let scales = weight.scales();
     let block = (k * n).checked_div(scales.len()).unwrap_or(1);
     let weights = Int8 { values: integers, scales, block, columns: n };
-    let multiply = if m <= vector::ROWS { vector::multiply } else { multiply_int8 };
-    tensor(multiply([m, n, k], flex::values(&x), weights), [m, n])
+    tensor(multiply_int8([m, n, k], flex::values(&x), weights), [m, n])
 }
 
 #[derive(Debug)]
@@ -142,6 +142,13 @@ mod tests {
         let moved = (rounded - weight.clone()).abs().max().into_scalar::<f32>();
         let largest = weight.abs().max().into_scalar::<f32>();
         assert!(moved > 0.0 && moved <= largest / 254.0 * 1.001, "{moved} of {largest}");
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_stay() {
+        for broken in [f32::NAN, f32::INFINITY] {
+            assert!(to_int8(Tensor::full([32, 4], broken, &Device::flex())).is_none());
+        }
     }
 
     #[test]
