@@ -3,7 +3,7 @@
 
     pip install -r scripts/reference/requirements.txt
     cargo build --release --example bench
-    python scripts/bench_growth.py [--pairs 3] [--axes group,prompt,...] [--plot docs/growth.svg]
+    python scripts/bench_growth.py [--pairs 5] [--axes group,prompt,...] [--plot FILE.svg]
 
 Random Qwen2.5-VL weights around the 30-million-parameter size of scripts/bench.py; one property changes at a time. Prints a
 table in Markdown, medians over the pairs, and draws it. The limits are measured first, with PyTorch on two threads: the rate of
@@ -23,7 +23,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import torch
 
-from bench import PROMPT_TEXT, RESPONSE_TOKENS, RESPONSES, SIDE, SIZES, compare, random_model, write_inputs
+from bench import PROMPT_TEXT, RESPONSE_TOKENS, RESPONSES, ROOT, SIDE, SIZES, compare, random_model, write_inputs
 
 BASE = SIZES["30m"]
 OURS, TORCH = "#b3423a", "#4a6fa5"
@@ -116,9 +116,9 @@ def update_gflop(size):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--axes", default=",".join(axis.name for axis in AXES))
-    parser.add_argument("--plot", type=Path, default=Path("docs/growth.svg"))
+    parser.add_argument("--plot", type=Path, help="docs/growth.svg if all axes are measured")
     args = parser.parse_args()
     axes = [axis for axis in AXES if axis.name in args.axes.split(",")]
     product, memory = limits()
@@ -148,7 +148,9 @@ def main():
                     f"| {axis.name}: {axis.title} | {point.x:,} | {times[0]:.3g} | {times[1]:.3g} | {ratio:.2f} | {share} |",
                     flush=True,
                 )
-    draw(axes, measured, args.plot)
+    plot = args.plot or (ROOT / "docs/growth.svg" if len(axes) == len(AXES) else None)
+    if plot:
+        draw(axes, measured, plot)
 
 
 def draw(axes, measured, path):

@@ -50,17 +50,18 @@ pub fn to_int8(weight: Tensor<2>) -> Option<Tensor<2>> {
     Some(weight.quantize_dynamic(&scheme.per_block([block as u8, 1], ScaleDtype::F32)))
 }
 
-/// `x weight` for a weight of [`to_int8`] on the fused path.
-pub(crate) fn product(x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
-    let DType::QFloat(scheme) = weight.dtype() else { return None };
+/// Whether the fused path takes a weight, and `x` with it.
+pub(crate) fn is_fused_with(x: &Tensor<2>, weight: &Tensor<2>) -> bool {
+    let DType::QFloat(scheme) = weight.dtype() else { return false };
     let is_ours = scheme.value == QuantValue::Q8S
         && scheme.num_levels() == 1
         && scheme.block_size().is_some_and(|block| block.to_dim_vec(2)[1] == 1);
-    if !(is_ours && is_fused(x) && is_flex(&weight.device())) {
-        return None;
-    }
-    let (x, weight) = (x.clone().into_dispatch(), weight.clone().into_dispatch());
-    Some(Tensor::from_dispatch(Dispatch::linear_int8(x, weight)))
+    is_ours && is_fused(x) && is_flex(&weight.device())
+}
+
+/// `x weight` on the fused path. Takes the weight: each of its handles has a copy of the scales.
+pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::linear_int8(x.into_dispatch(), weight.into_dispatch()))
 }
 
 #[backend_extension(Autodiff, Flex)]

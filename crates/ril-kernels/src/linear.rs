@@ -21,8 +21,8 @@ use crate::{int8, simd, tape};
 /// `x`: `[tokens, input]`; `weight`: `[input, output]`, any strides; `bias`: `[output]`; output `[tokens, output]`.
 #[must_use]
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    if let Some(product) = int8::product(&x, &weight) {
-        return plus(product, bias);
+    if int8::is_fused_with(&x, &weight) {
+        return plus(int8::product(x, weight), bias);
     }
     if !(is_fused(&x) && is_fused(&weight)) {
         return plain(x, weight, bias);

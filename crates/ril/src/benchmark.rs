@@ -41,7 +41,7 @@ impl<J: Judge> Benchmark<'_, J> {
     ///
     /// # Errors
     /// The model's and the judge's own.
-    pub fn run<M: ChatModel + Clone>(
+    pub fn run<M: ChatModel + Clone + Sync>(
         &self,
         model: &M,
         progress: impl FnMut(usize) -> ControlFlow<()>,

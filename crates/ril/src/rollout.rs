@@ -29,7 +29,7 @@ pub struct LocalRollout<M> {
     pub rows_at_once: usize,
 }
 
-impl<M: ChatModel> LocalRollout<M> {
+impl<M: ChatModel + Sync> LocalRollout<M> {
     /// A student's rollout, 256 rows at once.
     pub fn student(model: M) -> Self {
         Self { model, origin: Origin::Student, rows_at_once: 256 }
@@ -64,13 +64,13 @@ impl<M: ChatModel> LocalRollout<M> {
     }
 }
 
-impl<M: ChatModel> Rollout for LocalRollout<M> {
+impl<M: ChatModel + Sync> Rollout for LocalRollout<M> {
     fn sample(&mut self, questions: &[Question], params: &SamplingParams) -> Result<Vec<Vec<Response>>, RilError> {
         Ok(self.sample_until(questions, params, |_| ControlFlow::Continue(()))?.unwrap_or_default())
     }
 }
 
-impl<M: ChatModel> LocalRollout<M> {
+impl<M: ChatModel + Sync> LocalRollout<M> {
     fn response(&self, completion: &Completion) -> Result<Response, RilError> {
         Ok(Response {
             text: self.model.decode(&completion.token_ids)?,

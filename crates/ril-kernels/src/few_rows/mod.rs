@@ -75,7 +75,7 @@ pub unsafe fn multiply(
         _ => return false,
     };
     let weights = Weights::Floats { values: b.values, stride };
-    if m <= vector::ROWS {
+    if m <= vector::most_rows(order) {
         let product = vector::multiply(order, [m, n, k], a, weights);
         for (row, values) in product.chunks_exact(n).enumerate() {
             // SAFETY: by the contract.
@@ -103,7 +103,7 @@ pub unsafe fn multiply(
 /// If `a` or the weights are smaller than the sizes say.
 pub fn multiply_int8([m, n, k]: [usize; 3], a: &[f32], weights: Int8<'_>) -> Vec<f32> {
     weights.assert_fits([m, n, k], a);
-    if m <= vector::ROWS {
+    if m <= vector::most_rows(Order::Rows) {
         return vector::multiply(Order::Rows, [m, n, k], Matrix::rows(a, k), Weights::Int8(weights));
     }
     let mut product = Vec::with_capacity(m * n);

@@ -113,7 +113,16 @@ struct Open {
 /// [`ModelError::Config`] for parameters out of range, [`ModelError::Input`] for right-padded prompts or more tokens
 /// than the model has positions for, [`ModelError::Logits`] when logits are not numbers, and whatever the model says of
 /// its input.
-pub fn generate<M: ChatModel>(
+pub fn generate<M: ChatModel + Sync>(
+    model: &M,
+    prompts: &ModelInput,
+    params: &SamplingParams,
+) -> Result<Vec<Completion>, ModelError> {
+    // As one task of the pool: otherwise each operator of each token is one, and wakes a thread before it starts.
+    rayon::join(|| complete(model, prompts, params), || ()).0
+}
+
+fn complete<M: ChatModel>(
     model: &M,
     prompts: &ModelInput,
     params: &SamplingParams,

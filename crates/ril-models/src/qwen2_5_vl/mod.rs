@@ -268,29 +268,7 @@ impl Qwen2_5Vl {
         Ok(contents)
     }
 
-    /// `[tokens, hidden]`: embeddings of [`Self::contents`].
-    fn embed(&self, input: &ModelInput, contents: &[usize]) -> Result<Tensor<2>, ModelError> {
-        let weight = self.model.embed_tokens.weight.val();
-        let device = weight.device().inner();
-        let [vocab, _] = weight.dims();
-        let ids: Vec<usize> = contents.iter().copied().filter(|&content| content < vocab).collect();
-        let text = weight.select(0, index(&ids, &device));
-        let Some(images) = input.images.as_ref().filter(|_| ids.len() < contents.len()) else {
-            return Ok(text);
-        };
-        // Text and image tokens stand one after the other; one gather puts them in order.
-        let mut texts = 0..ids.len();
-        let order = contents.iter().map(|&content| match content.checked_sub(vocab) {
-            Some(image_token) => ids.len() + image_token,
-            None => texts.next().unwrap_or_default(),
-        });
-        let order: Vec<usize> = order.collect();
-        Ok(reorder(Tensor::cat(vec![text, self.visual.forward(images)?], 0), &order, &device))
-    }
-}
-
-impl CausalLm for Qwen2_5Vl {
-    fn hidden_states(&self, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor<3>, ModelError> {
+    fn forward(&self, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor<3>, ModelError> {
         let (rows, seq) = (input.tokens.rows(), input.tokens.seq());
         if !input.tokens.mask().contains(&true) {
             let got = format!("{rows} rows of {seq}, none of them real");
@@ -318,6 +296,33 @@ impl CausalLm for Qwen2_5Vl {
         let hidden = self.model.forward(embedded, Context { rotary, plan: Arc::new(plan), cache });
         let width = hidden.dims()[1];
         Ok(reorder(hidden, &packing.places, &device).reshape([rows, seq, width]))
+    }
+
+    /// `[tokens, hidden]`: embeddings of [`Self::contents`].
+    fn embed(&self, input: &ModelInput, contents: &[usize]) -> Result<Tensor<2>, ModelError> {
+        let weight = self.model.embed_tokens.weight.val();
+        let device = weight.device().inner();
+        let [vocab, _] = weight.dims();
+        let ids: Vec<usize> = contents.iter().copied().filter(|&content| content < vocab).collect();
+        let text = weight.select(0, index(&ids, &device));
+        let Some(images) = input.images.as_ref().filter(|_| ids.len() < contents.len()) else {
+            return Ok(text);
+        };
+        // Text and image tokens stand one after the other; one gather puts them in order.
+        let mut texts = 0..ids.len();
+        let order = contents.iter().map(|&content| match content.checked_sub(vocab) {
+            Some(image_token) => ids.len() + image_token,
+            None => texts.next().unwrap_or_default(),
+        });
+        let order: Vec<usize> = order.collect();
+        Ok(reorder(Tensor::cat(vec![text, self.visual.forward(images)?], 0), &order, &device))
+    }
+}
+
+impl CausalLm for Qwen2_5Vl {
+    fn hidden_states(&self, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor<3>, ModelError> {
+        // As one task of the pool: otherwise each operator is one, and wakes a thread before it starts.
+        rayon::join(|| self.forward(input, cache), || ()).0
     }
 
     fn head_weight(&self) -> Tensor<2> {
