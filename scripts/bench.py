@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -132,6 +133,8 @@ class Worker:
             sys.exit(f"{command[0]} did not start")
 
     def run(self):
+        # Threads of the other side that spin in wait of more work give up meanwhile.
+        time.sleep(0.01)
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())

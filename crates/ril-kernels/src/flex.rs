@@ -78,6 +78,24 @@ pub unsafe fn build(length: usize, width: usize, fill: impl Fn(usize, &mut [Mayb
     values
 }
 
+/// `rows` rows of `width` in fresh memory, on all threads: `fill(i, row)` gets numbers of any kind and must write over them.
+/// Large memory is written once, where zeros first and a row later would be twice.
+pub fn fresh_rows(rows: usize, width: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let mut values: Vec<f32> = Vec::with_capacity(rows * width);
+    let fresh = &mut values.spare_capacity_mut()[..rows * width];
+    let chunks = fresh.par_chunks_mut(width.max(1)).with_min_len(GRAIN.div_ceil(width.max(1)));
+    chunks.enumerate().for_each_init(
+        || vec![0.0; width],
+        |row, (i, out)| {
+            fill(i, row);
+            out.write_copy_of_slice(row);
+        },
+    );
+    // SAFETY: every row was copied.
+    unsafe { values.set_len(rows * width) };
+    values
+}
+
 /// Runs `f(i, row)` over rows of `width`, in parallel where that pays.
 pub fn for_rows(values: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     if values.len() <= GRAIN {

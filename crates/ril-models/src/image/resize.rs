@@ -132,17 +132,25 @@ fn resize_rows(source: &RgbImage, width: u32) -> RgbImage {
 type Square = [[u8; STRIP]; STRIP];
 
 /// Rows and columns exchanged: four times, each row of the upper half is interleaved with its fellow of the lower half.
-/// The compiler makes this one instruction for 16 bytes.
-fn transposed(mut square: Square) -> Square {
-    for _ in 0..STRIP.ilog2() {
-        let (upper, lower) = square.split_at(STRIP / 2);
-        square = std::array::from_fn(|row| {
-            let (a, b) = (&upper[row / 2], &lower[row / 2]);
-            let start = row % 2 * STRIP / 2;
-            std::array::from_fn(|i| if i % 2 == 0 { a[start + i / 2] } else { b[start + i / 2] })
-        });
+#[inline(always)]
+fn transpose(square: &mut Square) {
+    let mut other = [[0; STRIP]; STRIP];
+    for _ in 0..STRIP.ilog2() / 2 {
+        interleave(square, &mut other);
+        interleave(&other, square);
     }
-    square
+}
+
+/// The compiler makes this one instruction for 16 bytes.
+#[inline(always)]
+fn interleave(from: &Square, to: &mut Square) {
+    const HALF: usize = STRIP / 2;
+    for (row, (a, b)) in from[..HALF].iter().zip(&from[HALF..]).enumerate() {
+        for side in 0..2 {
+            let start = side * HALF;
+            to[2 * row + side] = std::array::from_fn(|i| if i % 2 == 0 { a[start + i / 2] } else { b[start + i / 2] });
+        }
+    }
 }
 
 /// The first [`STRIP`] lines as columns; those that are not there are 0.
@@ -157,7 +165,11 @@ fn turn(lines: &[u8], line_len: usize) -> Vec<[u8; STRIP]> {
                 None => row[..samples.len()].copy_from_slice(samples),
             }
         }
-        columns.copy_from_slice(&transposed(square)[..columns.len()]);
+        transpose(&mut square);
+        match columns.first_chunk_mut() {
+            Some(whole) => *whole = square,
+            None => columns.copy_from_slice(&square[..columns.len()]),
+        }
     }
     turned
 }
@@ -166,8 +178,12 @@ fn turn(lines: &[u8], line_len: usize) -> Vec<[u8; STRIP]> {
 fn turn_back(turned: &[[u8; STRIP]], lines: &mut [u8], line_len: usize) {
     for (at, columns) in (0..line_len).step_by(STRIP).zip(turned.chunks(STRIP)) {
         let mut square = [[0; STRIP]; STRIP];
-        square[..columns.len()].copy_from_slice(columns);
-        for (row, line) in transposed(square).iter().zip(lines.chunks_exact_mut(line_len)) {
+        match columns.first_chunk() {
+            Some(whole) => square = *whole,
+            None => square[..columns.len()].copy_from_slice(columns),
+        }
+        transpose(&mut square);
+        for (row, line) in square.iter().zip(lines.chunks_exact_mut(line_len)) {
             let samples = &mut line[at..][..columns.len()];
             match samples.first_chunk_mut() {
                 Some(whole) => *whole = *row,

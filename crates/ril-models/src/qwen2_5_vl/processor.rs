@@ -5,6 +5,7 @@ use std::path::Path;
 
 use image::RgbImage;
 use rayon::prelude::*;
+use ril_kernels::flex::fresh_rows;
 
 use crate::error::ModelError;
 use crate::files::write_atomic;
@@ -65,7 +66,7 @@ impl ImageProcessor {
         CHANNELS * self.config.temporal_patch_size * self.config.patch_size * self.config.patch_size
     }
 
-    /// Cuts `images` into patches, each image on a thread of its own.
+    /// Cuts `images` into patches, on all threads.
     ///
     /// Source: `Qwen2VLImageProcessorPil` of transformers: [`smart_resize`] and [`resize_bicubic`], then
     /// `(sample * rescale_factor - mean) / std`, the one frame repeated `temporal_patch_size` times.
@@ -84,16 +85,26 @@ impl ImageProcessor {
         }
         let grid_thw =
             images.iter().map(|image| self.grid(image.borrow())).collect::<Result<Vec<GridThw>, ModelError>>()?;
-        let lengths = grid_thw.iter().map(|grid| grid.iter().product::<usize>() * self.patch_dim());
-        let mut pixel_patches = vec![0.0; lengths.clone().sum()];
-        let mut rest = pixel_patches.as_mut_slice();
-        let mut jobs = Vec::with_capacity(images.len());
-        for ((image, grid), length) in images.iter().zip(&grid_thw).zip(lengths) {
-            let (patches, after) = rest.split_at_mut(length);
-            rest = after;
-            jobs.push((image, grid, patches));
-        }
-        jobs.into_par_iter().for_each(|(image, grid, patches)| self.fill(image.borrow(), grid, patches));
+        let size = |cells: usize| (cells * self.config.patch_size) as u32;
+        let resized: Vec<RgbImage> = images
+            .par_iter()
+            .zip(&grid_thw)
+            .map(|(image, [_, rows, columns])| resize_bicubic(image.borrow(), size(*columns), size(*rows)))
+            .collect();
+        // Where the patches of an image end.
+        let ends: Vec<usize> = grid_thw
+            .iter()
+            .scan(0, |end, grid| {
+                *end += grid.iter().product::<usize>();
+                Some(*end)
+            })
+            .collect();
+        let patches = ends.last().copied().unwrap_or(0);
+        let pixel_patches = fresh_rows(patches, self.patch_dim(), |index, patch| {
+            let image = ends.partition_point(|&end| end <= index);
+            let start = if image == 0 { 0 } else { ends[image - 1] };
+            self.fill(&resized[image], grid_thw[image][2], index - start, patch);
+        });
         Ok(ImageBatch { pixel_patches, patch_dim: self.patch_dim(), grid_thw })
     }
 
@@ -137,33 +148,28 @@ impl ImageProcessor {
         Ok([1, height / patch_size, width / patch_size])
     }
 
-    /// Writes the patches of one image.
-    fn fill(&self, image: &RgbImage, grid: &GridThw, patches: &mut [f32]) {
+    /// Writes the patch at `index` of a resized image of `columns` patches in a row.
+    fn fill(&self, image: &RgbImage, columns: usize, index: usize, patch: &mut [f32]) {
         let ImageProcessorConfig { patch_size, temporal_patch_size, merge_size, .. } = self.config;
-        let [_, rows, columns] = *grid;
-        let resized = resize_bicubic(image, (columns * patch_size) as u32, (rows * patch_size) as u32);
-        let samples = resized.as_raw();
         let row_len = columns * patch_size * CHANNELS;
         let plane_len = patch_size * patch_size;
-        for (index, patch) in patches.chunks_exact_mut(self.patch_dim()).enumerate() {
-            let (block, within) = (index / (merge_size * merge_size), index % (merge_size * merge_size));
-            let blocks_per_row = columns / merge_size;
-            let top = (block / blocks_per_row * merge_size + within / merge_size) * patch_size;
-            let left = (block % blocks_per_row * merge_size + within % merge_size) * patch_size;
-            let mut frames = patch.chunks_exact_mut(temporal_patch_size * plane_len);
-            let mut planes: [_; CHANNELS] = std::array::from_fn(|_| frames.next().expect("a plane for each channel"));
-            for y in 0..patch_size {
-                let (pixels, _) = samples[(top + y) * row_len + left * CHANNELS..].as_chunks::<CHANNELS>();
-                for (x, pixel) in pixels[..patch_size].iter().enumerate() {
-                    for ((plane, values), &sample) in planes.iter_mut().zip(&self.normalized).zip(pixel) {
-                        plane[y * patch_size + x] = values[usize::from(sample)];
-                    }
+        let (block, within) = (index / (merge_size * merge_size), index % (merge_size * merge_size));
+        let blocks_per_row = columns / merge_size;
+        let top = (block / blocks_per_row * merge_size + within / merge_size) * patch_size;
+        let left = (block % blocks_per_row * merge_size + within % merge_size) * patch_size;
+        let mut frames = patch.chunks_exact_mut(temporal_patch_size * plane_len);
+        let mut planes: [_; CHANNELS] = std::array::from_fn(|_| frames.next().expect("a plane for each channel"));
+        for y in 0..patch_size {
+            let (pixels, _) = image.as_raw()[(top + y) * row_len + left * CHANNELS..].as_chunks::<CHANNELS>();
+            for (x, pixel) in pixels[..patch_size].iter().enumerate() {
+                for ((plane, values), &sample) in planes.iter_mut().zip(&self.normalized).zip(pixel) {
+                    plane[y * patch_size + x] = values[usize::from(sample)];
                 }
             }
-            for plane in planes {
-                let (first, repeats) = plane.split_at_mut(plane_len);
-                repeats.chunks_exact_mut(plane_len).for_each(|frame| frame.copy_from_slice(first));
-            }
+        }
+        for plane in planes {
+            let (first, repeats) = plane.split_at_mut(plane_len);
+            repeats.chunks_exact_mut(plane_len).for_each(|frame| frame.copy_from_slice(first));
         }
     }
 }
