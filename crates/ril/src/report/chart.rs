@@ -9,7 +9,7 @@ use super::{
 const WIDTH: f64 = 340.0;
 const HEIGHT: f64 = 216.0;
 const LEFT: f64 = 38.0;
-const RIGHT: f64 = 46.0;
+const RIGHT: f64 = 60.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 34.0;
 /// Raw points drawn for a series: more would only make the file heavy.
