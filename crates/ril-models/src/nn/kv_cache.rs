@@ -159,6 +159,9 @@ impl KvCache {
 
     /// The rows `indices`, in that order; a row may be taken several times (the samples of one prompt, which then share
     /// its slots) or not at all (finished).
+    ///
+    /// Meant for one fan-out: rows taken several times get new slots for what follows, and slots of rows that are not
+    /// taken are not given back.
     #[must_use]
     pub fn select_rows(&self, indices: &[usize]) -> Self {
         let mut taken = vec![0usize; self.rows.len()];
