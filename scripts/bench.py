@@ -168,7 +168,7 @@ def compare(work, folder, inputs, pairs, *options, other=TORCH, ours_alone=()):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", default="toy,30m")
-    parser.add_argument("--smollm2", type=Path, help="folder qwen2_5_vl of SmolLM2-135M inside Qwen2.5-VL")
+    parser.add_argument("--smollm2", type=Path, help="folder that scripts/reference/smollm2.py wrote")
     parser.add_argument("--work", default="rollout,update,score,step,preprocess")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=PROMPTS, help="of rollouts, each with a picture")
