@@ -1,0 +1,79 @@
+use std::error::Error;
+
+/// What a request can end with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// A setting breaks its constraint.
+    #[error("client: {0}")]
+    Config(String),
+    /// The environment variable that should hold the key does not.
+    #[error("environment variable {0} is not set, is empty, or holds what cannot be sent in a header")]
+    ApiKey(String),
+    /// A request that no server could answer.
+    #[error("request: {0}")]
+    Request(String),
+    /// The server refused; these are its words.
+    #[error("{url}: status {status} after {attempts} attempts: {message}")]
+    Status {
+        /// Where the last attempt went.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// Attempts made.
+        attempts: usize,
+        /// What the server said, cut after 2,000 characters.
+        message: String,
+    },
+    /// The server wants to be left alone for longer than [`RetryPolicy`](crate::RetryPolicy) allows.
+    #[error("{url}: status {status}, and to be asked again only after {retry_after_s} s: {message}")]
+    RetryAfter {
+        /// Where the attempt went.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// What the server asks for.
+        retry_after_s: u64,
+        /// What the server said.
+        message: String,
+    },
+    /// No answer, or one that broke off.
+    #[error("{url}: no whole answer in {attempts} attempts")]
+    Transport {
+        /// Where the last attempt went.
+        url: String,
+        /// Attempts made.
+        attempts: usize,
+        /// What happened.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// An answer that is not what the protocol says.
+    #[error("{url}: not understood in {attempts} attempts: {text:?}")]
+    Json {
+        /// Where the last attempt went.
+        url: String,
+        /// Attempts made.
+        attempts: usize,
+        /// The start of what came.
+        text: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The server answered, and not to what was asked: it does not know a field of the request, or does not heed it.
+    #[error("{url}: the server ignores {field:?}: asked for {asked}, got {got}")]
+    Ignored {
+        /// Where the request went.
+        url: String,
+        /// Field of the request.
+        field: &'static str,
+        /// Its value.
+        asked: String,
+        /// What came instead.
+        got: String,
+    },
+    /// [`ChatClient::stop`](crate::ChatClient::stop) was called before an answer came.
+    #[error("stopped before an answer came")]
+    Stopped,
+}

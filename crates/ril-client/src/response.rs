@@ -1,0 +1,160 @@
+use std::collections::HashMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{ChatRequest, ClientError};
+
+/// A server's answer, checked against its request: as many choices as samples were wanted, in order.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ChatResponse {
+    /// Name of the model that answered, as the server says it.
+    #[serde(default)]
+    pub model: String,
+    /// One a sample.
+    pub choices: Vec<ChatChoice>,
+    /// Tokens read and written.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+    /// Ids of the prompt, when asked for.
+    #[serde(default)]
+    pub prompt_token_ids: Option<Vec<u32>>,
+    /// For each token of the prompt, log-probabilities of that token and of its alternatives by id, nats; `None` for the first.
+    #[serde(default)]
+    pub prompt_logprobs: Option<Vec<Option<HashMap<u32, PromptLogProb>>>>,
+}
+
+/// One sample.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ChatChoice {
+    /// Number of the sample, from 0.
+    #[serde(default)]
+    pub index: usize,
+    #[serde(default)]
+    message: AnswerMessage,
+    /// What ended it.
+    #[serde(default)]
+    pub finish_reason: FinishReason,
+    #[serde(default)]
+    logprobs: Option<ChoiceLogProbs>,
+    /// Ids of the completion, when asked for.
+    #[serde(default)]
+    pub token_ids: Option<Vec<u32>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+struct AnswerMessage {
+    /// `null` for an empty completion.
+    #[serde(default)]
+    content: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct ChoiceLogProbs {
+    #[serde(default)]
+    content: Option<Vec<TokenLogProb>>,
+}
+
+/// A token of a completion.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct TokenLogProb {
+    /// Its text; not always whole characters.
+    pub token: String,
+    /// Its log-probability, nats. Of which distribution, the server decides: vLLM's `--logprobs-mode`.
+    pub logprob: f32,
+}
+
+/// A token of a prompt.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct PromptLogProb {
+    /// Its log-probability, nats.
+    pub logprob: f32,
+}
+
+/// Why a completion ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop token, or a text of [`ChatRequest::stop`].
+    Stop,
+    /// The budget of tokens.
+    Length,
+    /// Anything else, in the server's words.
+    Other(String),
+    /// Nothing was said.
+    #[default]
+    Unknown,
+}
+
+impl<'de> Deserialize<'de> for FinishReason {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match Option::<String>::deserialize(deserializer)?.as_deref() {
+            Some("stop") => Self::Stop,
+            Some("length") => Self::Length,
+            Some(other) => Self::Other(other.to_owned()),
+            None => Self::Unknown,
+        })
+    }
+}
+
+impl FinishReason {
+    /// In the protocol's words.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Other(other) => other,
+            Self::Unknown => "",
+        }
+    }
+}
+
+/// Tokens that a request cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens read.
+    #[serde(default)]
+    pub prompt_tokens: u64,
+    /// Tokens written, all samples together.
+    #[serde(default)]
+    pub completion_tokens: u64,
+}
+
+impl ChatChoice {
+    /// The completion; empty when there is none.
+    pub fn text(&self) -> &str {
+        self.message.content.as_deref().unwrap_or("")
+    }
+
+    /// Its tokens with their log-probabilities, when asked for.
+    pub fn log_probs(&self) -> Option<&[TokenLogProb]> {
+        self.logprobs.as_ref()?.content.as_deref()
+    }
+}
+
+impl ChatResponse {
+    /// The response, choices in order, once it holds what `request` asked for.
+    pub(crate) fn checked(mut self, request: &ChatRequest, url: &str) -> Result<Self, ClientError> {
+        let ignored =
+            |field, asked: String, got: String| ClientError::Ignored { url: url.to_owned(), field, asked, got };
+        let wanted = request.samples();
+        self.choices.sort_by_key(|choice| choice.index);
+        let is_numbered = self.choices.iter().enumerate().all(|(i, choice)| choice.index == i);
+        if self.choices.len() != wanted || !is_numbered {
+            let numbers: Vec<usize> = self.choices.iter().map(|choice| choice.index).collect();
+            let got = format!("{} with the numbers {numbers:?}", numbers.len());
+            return Err(ignored("n", format!("{wanted} choices"), got));
+        }
+        for choice in &self.choices {
+            let nothing = || format!("none for choice {}", choice.index);
+            if request.logprobs == Some(true) && choice.log_probs().is_none() && !choice.text().is_empty() {
+                return Err(ignored("logprobs", "log-probabilities".into(), nothing()));
+            }
+            if request.return_token_ids == Some(true) && choice.token_ids.is_none() {
+                return Err(ignored("return_token_ids", "token ids".into(), nothing()));
+            }
+        }
+        if request.prompt_logprobs.is_some() && self.prompt_logprobs.is_none() {
+            return Err(ignored("prompt_logprobs", "log-probabilities of the prompt".into(), "none".into()));
+        }
+        Ok(self)
+    }
+}
