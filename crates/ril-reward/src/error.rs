@@ -1,4 +1,5 @@
 use std::error::Error;
+use std::path::PathBuf;
 
 /// What can go wrong while scoring.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,26 @@ pub enum RewardError {
         /// Which judge or reward.
         name: String,
         /// The cause.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A judge or reward could not do its work on one sample.
+    #[error("{name}: sample {index} failed")]
+    FailedAt {
+        /// Which judge or reward.
+        name: String,
+        /// Position in the batch.
+        index: usize,
+        /// The cause.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A file of verdicts cannot be opened, read or written.
+    #[error("{path}: verdicts cannot be read or kept")]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
@@ -50,6 +71,11 @@ impl RewardError {
     /// The error of a judge or reward called `name` that could not do its work.
     pub fn failed(name: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Failed { name: name.into(), source: source.into() }
+    }
+
+    /// The error of a judge or reward called `name` that could not do its work on the sample at `index`.
+    pub fn failed_at(name: impl Into<String>, index: usize, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::FailedAt { name: name.into(), index, source: source.into() }
     }
 
     /// Checks that `name` returned one result per sample.

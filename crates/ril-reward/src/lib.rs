@@ -53,7 +53,11 @@ pub use compose::{Clip, JudgeGate, NamedScores, WeightedScores, WeightedSum, cli
 pub use conclusion::{Conclusion, conclusion};
 pub use error::RewardError;
 pub use exact::{ExactMatch, Normalisation};
-pub use judge::{CachedJudge, Judge, JudgeReward, PromptTemplate, RuleJudge, Verdict, judge_answers, parse_verdict};
+pub use judge::{
+    Agreement, CachedJudge, Judge, JudgeReward, PromptTemplate, RuleJudge, Verdict, judge_answers, parse_verdict,
+};
+#[cfg(feature = "http")]
+pub use judge::{AnswerStore, HttpJudge};
 pub use number::{Number, numbers};
 pub use numeric::{NumericMatch, PercentSign, Tolerance};
 pub use reward::Reward;

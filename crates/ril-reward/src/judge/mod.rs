@@ -1,17 +1,27 @@
 //! Judges: who decides whether an answer is right.
 
+mod agreement;
 mod cached;
+#[cfg(feature = "http")]
+mod http;
 mod parse;
 mod polarity;
 mod prompt;
 mod rule;
+#[cfg(feature = "http")]
+mod store;
 
 use std::sync::Arc;
 
+pub use agreement::Agreement;
 pub use cached::CachedJudge;
+#[cfg(feature = "http")]
+pub use http::HttpJudge;
 pub use parse::parse_verdict;
 pub use prompt::PromptTemplate;
 pub use rule::RuleJudge;
+#[cfg(feature = "http")]
+pub use store::AnswerStore;
 
 use crate::{Reward, RewardError, Sample};
 

@@ -1,6 +1,7 @@
 use crate::{RewardError, Sample};
 
 const JUDGE: &str = include_str!("../../prompts/judge.txt");
+const JUDGE_SHORT: &str = include_str!("../../prompts/judge_short.txt");
 
 /// A judge prompt with slots for question, ground truth and answer, filled in **one pass**.
 ///
@@ -18,6 +19,7 @@ const JUDGE: &str = include_str!("../../prompts/judge.txt");
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptTemplate {
     parts: Vec<Part>,
+    text: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +64,12 @@ impl PromptTemplate {
         Self::parse(JUDGE).expect("the embedded judge template is well formed (tested)")
     }
 
+    /// The embedded template without rules and without a reason: the verdict costs a few tokens. For judges that are paid by
+    /// the token, or too small to follow the rules of [`Self::judge`].
+    pub fn judge_short() -> Self {
+        Self::parse(JUDGE_SHORT).expect("the embedded judge template is well formed (tested)")
+    }
+
     /// Reads a template with the slots `{question}`, `{reference}` and `{response}`.
     ///
     /// # Errors
@@ -91,7 +99,12 @@ impl PromptTemplate {
         if let Some(slot) = Slot::ALL.iter().find(|slot| !parts.contains(&Part::Slot(**slot))) {
             return Err(RewardError::Template(format!("slot {{{}}} is missing", slot.name())));
         }
-        Ok(Self { parts })
+        Ok(Self { parts, text: template.to_owned() })
+    }
+
+    /// The template as it was read: its version, for a cache.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// The prompt for one sample.
@@ -135,6 +148,13 @@ mod tests {
         {
             assert!(prompt.contains(text), "{text:?} is missing from {prompt:?}");
         }
+    }
+
+    #[test]
+    fn the_short_template_shows_the_three_texts_and_asks_for_tags() {
+        let prompt = PromptTemplate::judge_short().render(&Sample::new("Which city?", "Paris", "It is Rome."));
+        let expected = "Question: Which city?\nGround truth: Paris\nResponse: It is Rome.\n\n";
+        assert!(prompt.starts_with(expected) && prompt.contains("<answer>1</answer>"), "{prompt:?}");
     }
 
     #[test]
