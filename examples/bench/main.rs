@@ -264,6 +264,7 @@ fn response(ids: &[u32]) -> Response {
         origin: Origin::Student,
         is_truncated: false,
         sampler_log_probs: None,
+        policy_step: None,
     }
 }
 

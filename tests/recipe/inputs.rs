@@ -123,6 +123,7 @@ fn what_a_student_spells_out_stays_text_for_the_discriminator() {
             origin: Origin::Student,
             is_truncated: false,
             sampler_log_probs: None,
+            policy_step: None,
         };
         let groups = [Group { question: question(&student, "1"), responses: vec![response] }];
         let origins = authors(&groups);

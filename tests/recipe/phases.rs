@@ -17,7 +17,7 @@ fn all_steps(config: RilConfig) -> (Vec<StageMetrics>, Vec<u8>) {
     all_steps_of(trainer(config).unwrap())
 }
 
-fn all_steps_of<J: Judge>(mut trainer: RilTrainer<Qwen2_5Vl, J>) -> (Vec<StageMetrics>, Vec<u8>) {
+fn all_steps_of<J: Judge + Sync>(mut trainer: RilTrainer<Qwen2_5Vl, J>) -> (Vec<StageMetrics>, Vec<u8>) {
     let metrics = (0..STEPS).map(|_| trainer.step().unwrap()).collect();
     (metrics, weights(&trainer.policy()))
 }

@@ -158,14 +158,13 @@ impl ChatClient {
         Ok(list.data.into_iter().map(|entry| entry.id).collect())
     }
 
-    /// Posts JSON to a path below the base address of **every** server, one after the other, and returns what each said.
-    ///
-    /// # Errors
-    /// The first server's that fails, as [`Self::chat`]; those before it have taken the request.
-    pub fn post_to_all(&self, path: &str, body: &Value) -> Result<Vec<String>, ClientError> {
-        let body = json(body)?;
+    /// Posts JSON to a path of **every** server, one after the other, and returns what each said: below the base address
+    /// (`load_lora_adapter`), or below the host for a path that starts with a slash. Each has its attempts, whatever became of the
+    /// others; errors are those of [`Self::chat`].
+    pub fn post_to_all(&self, path: &str, body: &Value) -> Vec<Result<String, ClientError>> {
         let post = |base: &String| {
-            let url = format!("{base}/{path}");
+            let url = if path.starts_with('/') { format!("{}{path}", host(base)) } else { format!("{base}/{path}") };
+            let body = json(body)?;
             self.attempts(|| (url.clone(), self.shared.wire.post(&url, &body))).map(|(_, text)| text)
         };
         self.shared.endpoints.bases().iter().map(post).collect()
@@ -236,6 +235,12 @@ impl Call<'_> {
             Self::Get(path) | Self::Post(path, _) => path,
         }
     }
+}
+
+/// Scheme and host of a base address.
+fn host(base: &str) -> &str {
+    let authority = base.find("://").map_or(0, |at| at + 3);
+    base[authority..].find('/').map_or(base, |length| &base[..authority + length])
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, ClientError> {

@@ -48,43 +48,50 @@ pub fn read_lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<(us
         .collect()
 }
 
-/// Reads a dataset and encodes its questions for `model`, in parallel.
+/// Reads a dataset without its pictures: every record with its line number, its id (the line number where it has none), and
+/// the paths of its pictures as the file system knows them.
 ///
 /// # Errors
-/// [`RilError::EmptyFile`], [`RilError::Line`] with the line number (broken JSON, missing field, a second question
-/// with the same id), [`RilError::Question`] for an image that cannot be read or is refused.
-pub fn read_questions<M: ChatModel + Sync>(path: &Path, model: &M) -> Result<Vec<Question>, RilError> {
-    let records: Vec<(usize, Record)> = read_lines(path)?;
+/// [`RilError::EmptyFile`], [`RilError::Line`] with the line number: broken JSON, a missing field, a second question
+/// with the same id.
+pub fn read_records(path: &Path) -> Result<Vec<(usize, Record)>, RilError> {
+    let mut records: Vec<(usize, Record)> = read_lines(path)?;
     if records.is_empty() {
         return Err(RilError::EmptyFile { path: path.to_path_buf(), what: "questions" });
     }
-    let mut seen = std::collections::HashSet::new();
-    for (line, record) in &records {
-        let id = record.id.clone().unwrap_or_else(|| line.to_string());
-        if !seen.insert(id.clone()) {
-            return Err(RilError::Line {
-                path: path.to_path_buf(),
-                line: *line,
-                reason: format!("a question with id {id} stands further up"),
-            });
-        }
-    }
     let folder = path.parent().unwrap_or(Path::new("."));
+    let mut seen = std::collections::HashSet::new();
+    for (line, record) in &mut records {
+        let id = record.id.get_or_insert_with(|| line.to_string());
+        if !seen.insert(id.clone()) {
+            let reason = format!("a question with id {id} stands further up");
+            return Err(RilError::Line { path: path.to_path_buf(), line: *line, reason });
+        }
+        record.images.iter_mut().for_each(|image| *image = folder.join(&*image));
+    }
+    Ok(records)
+}
+
+/// Reads a dataset and encodes its questions for `model`, in parallel.
+///
+/// # Errors
+/// Those of [`read_records`]; [`RilError::Question`] for an image that cannot be read or is refused.
+pub fn read_questions<M: ChatModel + Sync>(path: &Path, model: &M) -> Result<Vec<Question>, RilError> {
     let encode = |(line, record): &(usize, Record)| {
-        question(folder, *line, record, model).map_err(|source| RilError::Question {
+        question(record, model).map_err(|source| RilError::Question {
             path: path.to_path_buf(),
             line: *line,
             images: record.images.clone(),
             source: Box::new(source),
         })
     };
-    records.par_iter().map(encode).collect()
+    read_records(path)?.par_iter().map(encode).collect()
 }
 
-fn question<M: ChatModel>(folder: &Path, line: usize, record: &Record, model: &M) -> Result<Question, RilError> {
-    let pictures = record.images.iter().map(|image| Ok(Arc::new(ril_models::image::open_image(&folder.join(image))?)));
+fn question<M: ChatModel>(record: &Record, model: &M) -> Result<Question, RilError> {
+    let pictures = record.images.iter().map(|image| Ok(Arc::new(ril_models::image::open_image(image)?)));
     let pictures = pictures.collect::<Result<_, RilError>>()?;
-    let id = record.id.clone().unwrap_or_else(|| line.to_string());
+    let id = record.id.clone().unwrap_or_default();
     Question::encode(model, id, pictures, record.question.clone(), record.answer.clone())
 }
 

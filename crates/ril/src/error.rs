@@ -30,6 +30,30 @@ pub enum RilError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file that another process is writing.
+    #[error("{path}: another process writes to it")]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A server gave no answer to a question.
+    #[cfg(feature = "http")]
+    #[error("question {question}: no answer of the server")]
+    Server {
+        /// Question id.
+        question: String,
+        /// Why.
+        source: ril_client::ClientError,
+    },
+    /// A server did not take new weights.
+    #[cfg(feature = "http")]
+    #[error("the weights could not be pushed ({path})")]
+    Push {
+        /// What was called.
+        path: &'static str,
+        /// Why.
+        source: ril_client::ClientError,
+    },
     /// A line of a JSON-lines file is broken.
     #[error("{path}, line {line}: {reason}")]
     Line {

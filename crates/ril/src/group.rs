@@ -92,7 +92,8 @@ impl From<Origin> for RowOrigin {
 pub struct Response {
     /// Text without special tokens.
     pub text: String,
-    /// The student's tokens, stop token included unless truncated.
+    /// The student's tokens, stop token included unless truncated. A rollout that knows the text alone leaves them empty:
+    /// [`RilTrainer::collect`](crate::RilTrainer::collect) has the student read it.
     pub token_ids: Vec<u32>,
     /// Who wrote it.
     pub origin: Origin,
@@ -101,6 +102,9 @@ pub struct Response {
     /// Log-probability of each token under the distribution that it was drawn from, nats; `None` for texts that
     /// were not sampled here.
     pub sampler_log_probs: Option<Vec<f32>>,
+    /// Steps that the policy had done when the weights that sampled this were made; `None` for the policy itself, and for
+    /// texts that no policy sampled.
+    pub policy_step: Option<u64>,
 }
 
 /// All responses to one question; students first, then teachers.

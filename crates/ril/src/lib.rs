@@ -38,8 +38,8 @@
 //! # Ok::<(), ril::RilError>(())
 //! ```
 //!
-//! With files, resuming and progress: [`run::RunFolder::run_stage`]. With samples from elsewhere: [`Rollout`],
-//! [`RilTrainer::collect`] and [`RilTrainer::step_on`].
+//! With files, resuming and progress: [`run::RunFolder::run_stage`]. With samples from elsewhere: [`Rollout`] and
+//! [`ServedStage`]. With teachers, judges and samplers behind servers: `server`, with the feature `http`.
 
 pub mod adapters;
 pub mod benchmark;
@@ -49,6 +49,7 @@ mod error;
 pub mod eval;
 pub mod group;
 pub mod imitation;
+pub mod journal;
 pub mod learner;
 mod metrics;
 pub mod monitor;
@@ -58,6 +59,9 @@ pub mod report;
 pub mod rollout;
 pub mod run;
 pub mod score;
+mod served;
+#[cfg(feature = "http")]
+pub mod server;
 pub mod sft;
 mod special;
 pub mod stage;
@@ -70,11 +74,14 @@ pub use group::{Group, Origin, Prompt, Question, Response, ScoringBatch};
 pub use imitation::{DiscriminatorTrainer, PretrainPlan, RilDiscriminator, discriminator_from};
 pub use learner::{Learner, TrainableModel};
 pub use rollout::{LocalRollout, Rollout};
+pub use served::{Draw, SampleTime, ServedStage};
 pub use sft::{SftConfig, SftExample, SftTrainer};
 pub use stage::{Stage, StageMetrics};
 pub use teacher::{CachedResponse, TeacherCache};
 pub use trainer::{RilTrainer, TrainingData};
 
+#[cfg(feature = "http")]
+pub use ril_client as client;
 pub use ril_gail as gail;
 pub use ril_grpo as grpo;
 pub use ril_models as models;

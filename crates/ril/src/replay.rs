@@ -42,6 +42,7 @@ impl StudentReplay {
                 origin: Origin::Student,
                 is_truncated: false,
                 sampler_log_probs: None,
+                policy_step: None,
             };
             Ok(Group { question: question.clone(), responses: vec![response] })
         };

@@ -78,6 +78,7 @@ impl<M: ChatModel + Sync> LocalRollout<M> {
             origin: self.origin,
             is_truncated: completion.finish_reason == FinishReason::Length,
             sampler_log_probs: Some(completion.sampler_log_probs.clone()),
+            policy_step: None,
         })
     }
 }

@@ -23,6 +23,15 @@ pub struct CachedResponse {
     pub response: String,
 }
 
+/// A line as `teach` writes it.
+#[derive(Deserialize)]
+struct Sourced {
+    #[serde(flatten)]
+    entry: CachedResponse,
+    #[serde(default)]
+    finish_reason: Option<String>,
+}
+
 /// Texts that teachers wrote before the run. Only text is kept: the student's tokenizer reads it anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TeacherCache {
@@ -60,17 +69,21 @@ impl TeacherCache {
     }
 
     /// Reads a JSON-lines file that somebody else wrote, for these questions and this student: each line must belong to
-    /// a question, and be plain text to the student's tokenizer. Stop tokens at the end of a text are dropped.
+    /// a question, and be plain text to the student's tokenizer. Stop tokens at the end of a text are dropped. Lines with the
+    /// `finish_reason` "length" are left out: a text that a budget cut would teach to stop in the middle of a sentence.
     ///
     /// # Errors
     /// [`RilError::Io`]; [`RilError::EmptyFile`]; [`RilError::Line`] with the line number.
     pub fn read_for<M: ChatModel>(path: &Path, questions: &[Question], student: &M) -> Result<Self, RilError> {
         let known: HashSet<&str> = questions.iter().map(|q| q.id.as_str()).collect();
         let mut cache = Self::default();
-        for (line, mut entry) in read_lines::<CachedResponse>(path)? {
+        for (line, Sourced { mut entry, finish_reason }) in read_lines(path)? {
             let refuse = |reason| RilError::Line { path: path.to_path_buf(), line, reason };
             if !known.contains(entry.question.as_str()) {
                 return Err(refuse(format!("there is no question with id {}", entry.question)));
+            }
+            if finish_reason.as_deref() == Some("length") {
+                continue;
             }
             entry.response = plain_text(student, &entry.response).map_err(refuse)?.to_string();
             cache.insert(entry);
@@ -171,6 +184,7 @@ impl TeacherCache {
             origin: Origin::Teacher(teacher),
             is_truncated: false,
             sampler_log_probs: None,
+            policy_step: None,
         })
     }
 }

@@ -2,16 +2,17 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 
 use ril_gail::{DiscriminatorMode, DiscriminatorUpdate, Round, ScoreOrder};
 use ril_grpo::RowRatio;
 use ril_models::generate::SamplingParams;
-use ril_reward::{Judge, Verdict};
+use ril_reward::Judge;
 
 use crate::adapters::lengths;
 use crate::config::{FailedStep, GroupPlan, RilConfig};
 use crate::error::RilError;
-use crate::group::{Group, Origin, Question};
+use crate::group::{Group, Origin, Question, Response};
 use crate::imitation::{RilDiscriminator, opinion, put_opinion, put_update, score_responses, sharpen};
 use crate::learner::{Learner, TrainableModel};
 use crate::metrics::Rows;
@@ -20,6 +21,8 @@ use crate::optimise::{PolicyUpdate, UpdatePlan, optimise};
 use crate::replay::StudentReplay;
 use crate::rollout::{LocalRollout, Rollout, mix_seed};
 use crate::score::{Scores, judge_groups, rewards};
+use crate::served::Draw;
+use crate::special::neutralised;
 use crate::stage::{Stage, StageMetrics, batch_indices};
 use crate::teacher::TeacherCache;
 
@@ -44,12 +47,12 @@ pub struct RilTrainer<M: TrainableModel, J> {
     reference: M,
     discriminator: Option<Learner<RilDiscriminator<M>>>,
     replay: Option<StudentReplay>,
-    data: TrainingData<J>,
+    data: Arc<TrainingData<J>>,
     config: RilConfig,
     step: usize,
 }
 
-impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
+impl<M: TrainableModel, J: Judge + Sync> RilTrainer<M, J> {
     /// `policy` and `discriminator` must stand on an autodiff device.
     ///
     /// # Errors
@@ -79,7 +82,7 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
             policy: Learner::new(policy, config.policy.clone()),
             discriminator: discriminator.map(|d| Learner::new(d, config.discriminator.clone())),
             replay: config.replay.map(StudentReplay::new).transpose()?,
-            data,
+            data: Arc::new(data),
             config,
             step: 0,
         })
@@ -94,38 +97,51 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
     /// The next step's groups: samples of `rollout` and cached teacher responses to the questions whose turn it is.
     ///
     /// [`Stage::step`] samples from the policy in this process. A server or a recorded file takes its place so, as long
-    /// as it answers as the policy would now: phase 5 takes the samples for the policy's own.
+    /// as it answers as the policy would now, or says how likely its samples were: phase 5 takes the samples for the policy's own,
+    /// but for the [`sampler_correction`](RilConfig::sampler_correction).
     ///
-    /// Then [`RilTrainer::step_on`] the groups, before the next call.
+    /// Then [`RilTrainer::step_on`] the groups, before the next call. [`ServedStage`](crate::ServedStage) is this loop.
     ///
     /// # Errors
     /// The rollout's own; [`RilError::TeacherResponses`], [`RilError::TeacherText`].
     pub fn collect(&self, rollout: &mut impl Rollout) -> Result<Vec<Group>, RilError> {
+        let draw = self.draw(self.step);
+        let sampled = draw.sample(rollout)?;
+        self.groups(draw, sampled)
+    }
+
+    /// What a step, this one or a later one, asks a rollout for. It does not depend on the policy.
+    #[must_use]
+    pub fn draw(&self, step: usize) -> Draw {
         let plan = &self.config.groups;
-        let picked = batch_indices(self.data.questions.len(), plan.questions_per_step, self.step, self.config.seed);
-        let questions: Vec<Question> = picked.iter().map(|&i| self.data.questions[i].clone()).collect();
-        let student = self.policy.view();
-        let teachers = plan.teachers_per_question;
+        let picked = batch_indices(self.data.questions.len(), plan.questions_per_step, step, self.config.seed);
         let params = SamplingParams {
             num_samples: plan.students_per_question,
-            seed: mix_seed(self.config.sampling.seed ^ self.config.seed, self.step as u64),
+            seed: mix_seed(self.config.sampling.seed ^ self.config.seed, step as u64),
             ..self.config.sampling.clone()
         };
-        let sampled = rollout.sample(&questions, &params)?;
-        if sampled.len() != questions.len() {
-            let message = format!("rollout: expected samples for {} questions, got {}", questions.len(), sampled.len());
-            return Err(RilError::Input(message));
-        }
-        let groups = questions.into_iter().zip(sampled).map(|(question, mut responses)| {
+        Draw { step, questions: picked.iter().map(|&i| self.data.questions[i].clone()).collect(), params }
+    }
+
+    /// Samples and the teachers' responses of their step, as groups; texts without ids are read by the student.
+    ///
+    /// # Errors
+    /// [`RilError::TeacherResponses`], [`RilError::TeacherText`]; the tokenizer's.
+    pub fn groups(&self, draw: Draw, sampled: Vec<Vec<Response>>) -> Result<Vec<Group>, RilError> {
+        let student = self.policy.view();
+        let teachers = self.config.groups.teachers_per_question;
+        let groups = draw.questions.into_iter().zip(sampled).map(|(question, mut responses)| {
+            responses.iter_mut().try_for_each(|response| encode_text(&student, response))?;
             if teachers > 0 {
-                responses.extend(self.data.teachers.responses(&question, teachers, self.step * teachers, &student)?);
+                responses.extend(self.data.teachers.responses(&question, teachers, draw.step * teachers, &student)?);
             }
             Ok(Group { question, responses })
         });
         groups.collect()
     }
 
-    /// One step on given groups: the five phases. On an error everything is as before the call, or with
+    /// One step on given groups: the five phases. The judge is asked on a thread of its own while the discriminator trains and
+    /// scores, so that a judge behind a server costs the time that it takes longer than they do. On an error everything is as before the call, or with
     /// [`FailedStep::Kept`] everything but whole updates.
     ///
     /// # Errors
@@ -133,13 +149,11 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
     /// own.
     pub fn step_on(&mut self, groups: &[Group]) -> Result<StageMetrics, RilError> {
         check_groups(groups, &self.config.groups)?;
-        // What is likeliest to fail, a judge behind a network, comes before anything has changed.
-        let verdicts = judge_groups(&self.data.judge, groups)?;
         let goes_back = self.config.failed_step == FailedStep::TakenBack;
         let discriminator = self.discriminator.as_ref().filter(|_| goes_back).map(Learner::snapshot);
         let policy = (goes_back && self.config.updates_per_rollout > 1).then(|| self.policy.snapshot());
         let replay = self.replay.clone();
-        let done = self.phases(groups, verdicts);
+        let done = self.phases(groups);
         if done.is_err() {
             if let (Some(learner), Some(snapshot)) = (&mut self.discriminator, discriminator) {
                 learner.go_back(snapshot);
@@ -150,13 +164,16 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         done
     }
 
-    fn phases(&mut self, groups: &[Group], verdicts: Vec<Verdict>) -> Result<StageMetrics, RilError> {
-        let early = match self.config.gail.score_order {
-            ScoreOrder::BeforeUpdate => self.score(groups)?,
-            _ => None,
-        };
-        let sharpened = self.update_discriminator(groups)?; // 1
-        let logits_student_is_high = if early.is_some() { early } else { self.score(groups)? }; // 2
+    fn phases(&mut self, groups: &[Group]) -> Result<StageMetrics, RilError> {
+        let data = Arc::clone(&self.data);
+        let judge = &data.judge;
+        let (verdicts, opinions) = std::thread::scope(|scope| {
+            let verdicts = scope.spawn(|| judge_groups(judge, groups));
+            let opinions = self.sharpen_and_score(groups);
+            (verdicts.join(), opinions)
+        });
+        let verdicts = verdicts.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let (sharpened, logits_student_is_high) = opinions?;
         let scores = Scores { logits_student_is_high, verdicts };
         let rewards = rewards(&scores, self.config.rewards, self.config.gail.similarity)?; // 3
         let counted = counted(groups, &rewards, self.config.teacher_ratio);
@@ -172,6 +189,7 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
         let rows = Rows { groups, scores, rewards, counted, advantages: &advantages, update: &update };
         let mut metrics = rows.metrics(group_size, self.config.grpo.ratio)?;
         metrics.put("learning_rate", self.policy_learning_rate());
+        put_staleness(&mut metrics, groups, self.step);
         let teachers = self.data.teachers.teachers();
         if let Some(sharpened) = &sharpened {
             put_update(&mut metrics, sharpened, teachers);
@@ -185,6 +203,20 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
             replay.add(groups);
         }
         Ok(metrics)
+    }
+
+    /// Phases 1 and 2: what the update did, and a logit for each response.
+    fn sharpen_and_score(
+        &mut self,
+        groups: &[Group],
+    ) -> Result<(Option<DiscriminatorUpdate>, Option<Vec<f32>>), RilError> {
+        let early = match self.config.gail.score_order {
+            ScoreOrder::BeforeUpdate => self.score(groups)?,
+            _ => None,
+        };
+        let sharpened = self.update_discriminator(groups)?;
+        let logits = if early.is_some() { early } else { self.score(groups)? };
+        Ok((sharpened, logits))
     }
 
     fn policy_learning_rate(&self) -> f64 {
@@ -232,7 +264,7 @@ impl<M: TrainableModel, J: Judge> RilTrainer<M, J> {
     }
 }
 
-impl<M: TrainableModel, J: Judge> Stage for RilTrainer<M, J> {
+impl<M: TrainableModel, J: Judge + Sync> Stage for RilTrainer<M, J> {
     fn total_steps(&self) -> usize {
         self.config.total_steps
     }
@@ -269,6 +301,29 @@ impl<M: TrainableModel, J: Judge> Stage for RilTrainer<M, J> {
         self.step = step;
         Ok(())
     }
+}
+
+/// How many steps the samplers' weights were behind the policy; nothing where it sampled itself.
+fn put_staleness(metrics: &mut StageMetrics, groups: &[Group], step: usize) {
+    let steps = groups.iter().flat_map(|g| &g.responses).filter_map(|response| response.policy_step);
+    let behind: Vec<f64> = steps.map(|sampled| (step as u64).saturating_sub(sampled) as f64).collect();
+    if let Some(most) = behind.iter().copied().reduce(f64::max) {
+        metrics.put("sampler/staleness", behind.iter().sum::<f64>() / behind.len() as f64);
+        metrics.put("sampler/staleness_max", most);
+    }
+}
+
+/// Has the student read a response that came as a text alone.
+fn encode_text<M: TrainableModel>(student: &M, response: &mut Response) -> Result<(), RilError> {
+    if !response.token_ids.is_empty() {
+        return Ok(());
+    }
+    // What spells a special token was not one to the server: it stays text.
+    response.token_ids = student.encode_response(&neutralised(student, &response.text))?;
+    if response.is_truncated {
+        response.token_ids.pop();
+    }
+    Ok(())
 }
 
 /// What a line of progress shows of a step.

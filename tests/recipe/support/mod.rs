@@ -42,7 +42,7 @@ pub fn trainer(config: RilConfig) -> Result<RilTrainer<Qwen2_5Vl, RuleJudge>, Ri
 }
 
 /// The same with another judge.
-pub fn trainer_with<J: Judge>(config: RilConfig, judge: J) -> Result<RilTrainer<Qwen2_5Vl, J>, RilError> {
+pub fn trainer_with<J: Judge + Sync>(config: RilConfig, judge: J) -> Result<RilTrainer<Qwen2_5Vl, J>, RilError> {
     let student = student();
     let discriminator = discriminator_from(student.clone(), 5, &Device::flex().autodiff());
     let (questions, teachers) = questions_and_teachers(&student);

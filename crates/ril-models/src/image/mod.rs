@@ -6,8 +6,9 @@ mod resize;
 use std::io::Cursor;
 use std::path::Path;
 
+pub use image::ImageError;
 pub use image::RgbImage;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use crate::error::ModelError;
 
@@ -30,7 +31,31 @@ pub use resize::resize_bicubic;
 /// [`ModelError::Io`] when the file cannot be opened, [`ModelError::Image`] when it cannot be decoded.
 pub fn open_image(path: &Path) -> Result<RgbImage, ModelError> {
     let bytes = std::fs::read(path).map_err(ModelError::io(path))?;
-    decode(&bytes).map(to_rgb).map_err(|source| ModelError::Image { path: path.to_path_buf(), source })
+    decode_image(&bytes).map_err(|source| ModelError::Image { path: path.to_path_buf(), source })
+}
+
+/// [`open_image`] for the bytes of a file.
+///
+/// # Errors
+/// What the decoder says.
+pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, ImageError> {
+    decode(bytes).map(to_rgb)
+}
+
+/// The media type of a picture file's bytes, `image/png` and so on; `None` for what [`open_image`] does not read.
+pub fn media_type(bytes: &[u8]) -> Option<&'static str> {
+    let format = image::guess_format(bytes).ok()?;
+    format.reading_enabled().then(|| format.to_mime_type())
+}
+
+/// The picture as a PNG file, which holds every pixel as it is.
+///
+/// # Errors
+/// [`ImageError`] for a picture without pixels.
+pub fn encode_png(picture: &RgbImage) -> Result<Vec<u8>, ImageError> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png)?;
+    Ok(bytes.into_inner())
 }
 
 fn decode(bytes: &[u8]) -> Result<DynamicImage, ImageError> {

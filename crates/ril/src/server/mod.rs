@@ -1,0 +1,9 @@
+//! Teachers and samplers behind OpenAI-compatible servers (feature `http`).
+
+mod picture;
+mod rollout;
+mod teach;
+
+pub use picture::{file_part, picture_part};
+pub use rollout::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig};
+pub use teach::{TeachPlan, TeachReport, teach};

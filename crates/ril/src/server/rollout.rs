@@ -1,0 +1,278 @@
+//! Student samples from servers whose weights follow the student.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use ril_client::{ChatChoice, ChatClient, ChatMessage, ChatRequest, ChatResponse, ClientError, FinishReason};
+use ril_models::generate::SamplingParams;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::picture::picture_part;
+use crate::error::RilError;
+use crate::group::{Origin, Question, Response};
+use crate::rollout::{Rollout, mix_seed};
+
+/// What the student learns from: the tokens that the server drew, or its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SampledTokens {
+    /// Token ids and log-probabilities, as vLLM and SGLang give them. The ids of the prompt must be those that the student
+    /// reads: another template, tokenizer or number of image tokens is an error.
+    #[default]
+    Returned,
+    /// The text alone, read anew by the student's tokenizer, for servers that tell no ids (llama.cpp). There are no
+    /// log-probabilities for a sampler correction then.
+    Encoded,
+}
+
+/// How samples are asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerRolloutConfig {
+    /// The student on the server, by its name there. Adapters are loaded beside it.
+    pub model: String,
+    /// Tokens or text.
+    #[serde(default)]
+    pub tokens: SampledTokens,
+    /// Samples asked for in one request, `n`; `None` for all samples of a question.
+    #[serde(default)]
+    pub samples_per_request: Option<usize>,
+    /// Where adapters are written, and read by the server: a folder that both see. `None` when only full weights are pushed.
+    #[serde(default)]
+    pub adapter_folder: Option<AdapterFolder>,
+}
+
+/// A folder under its two names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdapterFolder {
+    /// As this process sees it.
+    pub here: PathBuf,
+    /// As the server sees it; an absolute path.
+    pub at_server: PathBuf,
+}
+
+/// Samples from OpenAI-compatible servers.
+///
+/// Each question is one request with its pictures, or several when `samples_per_request` is smaller than the number of samples;
+/// as many are under way as the client allows. Tokens that the student never writes (placeholders of pictures) get a bias of
+/// -100.
+///
+/// **Weights.** [`Self::push_adapter`] loads a LoRA adapter into vLLM, [`Self::push_weights`] a checkpoint folder into SGLang.
+/// Samples carry the step that was pushed last ([`Response::policy_step`]); how far behind the policy it is stands in the
+/// metrics (`sampler/staleness`). Servers of unequal weights are never mixed: an adapter that one server refuses is an error, and
+/// the one before, which all still have, goes on being asked.
+///
+/// **Log-probabilities** are those of the distribution that was sampled from only when the server says so: start vLLM with
+/// `--logprobs-mode processed_logprobs`, or sample at temperature 1 without truncation and penalties. They enter the step through
+/// [`RilConfig::sampler_correction`](crate::RilConfig::sampler_correction).
+#[derive(Debug)]
+pub struct ServerRollout {
+    client: ChatClient,
+    config: ServerRolloutConfig,
+    /// Ids that are never sampled, as the protocol's `logit_bias`.
+    forbidden: BTreeMap<String, f32>,
+    /// What is asked now: the model, or its adapter.
+    current: String,
+    /// Steps that the policy had done when the weights of `current` were pushed.
+    step: u64,
+    adapter: Option<PathBuf>,
+}
+
+impl ServerRollout {
+    /// Samples of the server's own weights, those of step 0; `forbidden_ids` are the student's
+    /// ([`CausalLm::forbidden_ids`](ril_models::CausalLm::forbidden_ids)).
+    #[must_use]
+    pub fn new(client: ChatClient, config: ServerRolloutConfig, forbidden_ids: &[u32]) -> Self {
+        let forbidden = forbidden_ids.iter().map(|id| (id.to_string(), -100.0)).collect();
+        Self { client, current: config.model.clone(), config, forbidden, step: 0, adapter: None }
+    }
+
+    /// Steps that the policy had done when the weights in use were pushed.
+    #[must_use]
+    pub fn policy_step(&self) -> u64 {
+        self.step
+    }
+
+    /// Loads the student's adapter into every server (vLLM's `/v1/load_lora_adapter`; start it with `--enable-lora` and
+    /// `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`) and samples from it from now on. `save` writes it as a PEFT folder to the
+    /// path that it is given. The adapter before is unloaded and removed.
+    ///
+    /// # Errors
+    /// [`RilError::Config`] without an `adapter_folder`; what `save` says; [`RilError::Push`] when a server refuses.
+    pub fn push_adapter(
+        &mut self,
+        step: u64,
+        save: impl FnOnce(&Path) -> Result<(), RilError>,
+    ) -> Result<(), RilError> {
+        let Some(folders) = &self.config.adapter_folder else {
+            return Err(RilError::Config("rollout: adapter_folder is needed to push adapters".into()));
+        };
+        // A name of its own for each step: a server keeps what it computed for a prompt by the adapter's name.
+        let name = format!("{}-step-{step}", self.config.model.rsplit('/').next().unwrap_or("student"));
+        let here = folders.here.join(&name);
+        save(&here)?;
+        // A server may know the name from a run that was killed, with other weights.
+        self.unload(&name);
+        if let Err(error) =
+            self.post("load_lora_adapter", &json!({"lora_name": name, "lora_path": folders.at_server.join(&name)}))
+        {
+            self.unload(&name);
+            return Err(error);
+        }
+        self.step = step;
+        let before = std::mem::replace(&mut self.current, name);
+        match self.adapter.replace(here) {
+            Some(folder) if before != self.current => {
+                self.unload(&before);
+                std::fs::remove_dir_all(&folder).map_err(RilError::io(&folder))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a server does not give back, or never had, is not worth a run.
+    fn unload(&self, name: &str) {
+        let _ = self.client.post_to_all("unload_lora_adapter", &json!({"lora_name": name}));
+    }
+
+    /// Loads a checkpoint folder into every server (SGLang's `/update_weights_from_disk`) and samples from it from now on.
+    ///
+    /// vLLM has no such call: push adapters, or restart it on the saved folder and say so with [`Self::set_policy_step`].
+    ///
+    /// # Errors
+    /// [`RilError::Push`] when a server refuses.
+    pub fn push_weights(&mut self, step: u64, folder_at_server: &Path) -> Result<(), RilError> {
+        self.post("/update_weights_from_disk", &json!({"model_path": folder_at_server}))?;
+        self.set_policy_step(step);
+        Ok(())
+    }
+
+    /// Says that the servers were given, by other means, the weights of the policy after this step.
+    pub fn set_policy_step(&mut self, step: u64) {
+        self.step = step;
+    }
+
+    fn post(&self, path: &'static str, body: &serde_json::Value) -> Result<(), RilError> {
+        let failed = |source| RilError::Push { path, source };
+        self.client.post_to_all(path, body).into_iter().try_for_each(|answer| answer.map(|_| ()).map_err(failed))
+    }
+
+    fn request(&self, question: &Question, params: &SamplingParams, job: Job) -> Result<ChatRequest, RilError> {
+        let pictures = question.pictures.iter().map(|p| picture_part(p)).collect::<Result<Vec<_>, _>>()?;
+        let message = ChatMessage::user_with_images(pictures, question.text.as_str());
+        let has_ids = (self.config.tokens == SampledTokens::Returned).then_some(true);
+        let mut request = ChatRequest {
+            n: Some(job.samples),
+            max_tokens: Some(params.max_new_tokens),
+            temperature: Some(params.temperature),
+            top_p: Some(params.top_p),
+            top_k: Some(params.top_k),
+            repetition_penalty: Some(params.repetition_penalty),
+            seed: Some(job.seed),
+            logprobs: has_ids,
+            return_token_ids: has_ids,
+            ..ChatRequest::new(self.current.as_str(), vec![message])
+        };
+        request.extra.insert("logit_bias".into(), json!(self.forbidden));
+        Ok(request)
+    }
+
+    fn responses(&self, question: &Question, response: &ChatResponse) -> Result<Vec<Response>, RilError> {
+        if let (SampledTokens::Returned, Some(ids)) = (self.config.tokens, &response.prompt_token_ids)
+            && *ids != question.prompt.token_ids
+        {
+            let (ours, theirs) = (&question.prompt.token_ids, ids);
+            let first = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
+            return Err(RilError::Input(format!(
+                "question {}: the server reads another prompt than the student: {} tokens, not {}, the first that differs at {first}",
+                question.id,
+                theirs.len(),
+                ours.len()
+            )));
+        }
+        response.choices.iter().map(|choice| self.response(question, choice)).collect()
+    }
+
+    fn response(&self, question: &Question, choice: &ChatChoice) -> Result<Response, RilError> {
+        let (token_ids, sampler_log_probs) = match self.config.tokens {
+            SampledTokens::Encoded => (Vec::new(), None),
+            SampledTokens::Returned => {
+                let ids = choice.token_ids.clone().unwrap_or_default();
+                let log_probs: Vec<f32> = choice.log_probs().unwrap_or_default().iter().map(|t| t.logprob).collect();
+                if ids.len() != log_probs.len() {
+                    return Err(RilError::Input(format!(
+                        "question {}: the server gives {} tokens and {} log-probabilities",
+                        question.id,
+                        ids.len(),
+                        log_probs.len()
+                    )));
+                }
+                (ids, Some(log_probs))
+            }
+        };
+        Ok(Response {
+            text: choice.text().to_owned(),
+            token_ids,
+            origin: Origin::Student,
+            is_truncated: choice.finish_reason == FinishReason::Length,
+            sampler_log_probs,
+            policy_step: Some(self.step),
+        })
+    }
+}
+
+/// One request.
+#[derive(Clone, Copy)]
+struct Job {
+    question: usize,
+    samples: usize,
+    seed: u64,
+}
+
+/// Requests for `num_samples` samples of each question.
+fn jobs(questions: usize, params: &SamplingParams, at_once: usize) -> Vec<Job> {
+    let of_question = |question: usize| {
+        let firsts = (0..params.num_samples).step_by(at_once);
+        firsts.map(move |first| {
+            let seed = mix_seed(mix_seed(params.seed, question as u64), first as u64) >> 33;
+            Job { question, samples: at_once.min(params.num_samples - first), seed }
+        })
+    };
+    (0..questions).flat_map(of_question).collect()
+}
+
+impl Rollout for ServerRollout {
+    fn sample(&mut self, questions: &[Question], params: &SamplingParams) -> Result<Vec<Vec<Response>>, RilError> {
+        let at_once = self.config.samples_per_request.unwrap_or(params.num_samples).max(1);
+        let jobs = jobs(questions.len(), params, at_once);
+        let ask = |client: &ChatClient, i: usize| {
+            let question = &questions[jobs[i].question];
+            let failed = |source| RilError::Server { question: question.id.clone(), source };
+            let response = client.chat(&self.request(question, params, jobs[i])?).map_err(failed)?;
+            self.responses(question, &response)
+        };
+        let mut answers: Vec<Option<Vec<Response>>> = vec![None; jobs.len()];
+        let mut failure = None;
+        self.client.parallel(jobs.len(), ask, |i, answer| match answer {
+            Ok(responses) => {
+                answers[i] = Some(responses);
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+                ControlFlow::Break(())
+            }
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let mut all = vec![Vec::with_capacity(params.num_samples); questions.len()];
+        for (job, answer) in jobs.iter().zip(answers) {
+            let stopped =
+                || RilError::Server { question: questions[job.question].id.clone(), source: ClientError::Stopped };
+            all[job.question].extend(answer.ok_or_else(stopped)?);
+        }
+        Ok(all)
+    }
+}

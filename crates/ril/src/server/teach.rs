@@ -1,0 +1,206 @@
+//! Answers of a teacher behind a server, for the cache that a run reads.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use ril_client::{ChatClient, ChatMessage, ChatRequest, ClientError, FinishReason, Usage};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::picture::file_part;
+use crate::data::Record;
+use crate::error::RilError;
+use crate::journal::Journal;
+use crate::rollout::mix_seed;
+
+/// What a teacher is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TeachPlan {
+    /// Its name in the cache.
+    pub teacher: String,
+    /// Model and settings. Messages in it, a system prompt say, come before each question; `n` and `seed` are set here.
+    pub request: ChatRequest,
+    /// Responses to each question.
+    pub responses: usize,
+    /// Responses asked for in one request, `n`; 1 for servers that know no `n`.
+    pub samples_per_request: usize,
+    /// Seed of the sampling; each request has its own, made from it.
+    pub seed: u64,
+}
+
+/// What was done, and what the file holds now of this teacher.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TeachReport {
+    /// Responses that were there already.
+    pub found: usize,
+    /// Responses that were added.
+    pub added: usize,
+    /// Responses, of all, that the budget of tokens cut: a run leaves them out.
+    pub truncated: usize,
+    /// Responses, of all, without a text.
+    pub empty: usize,
+    /// True when `progress` asked to stop before all was done.
+    pub is_interrupted: bool,
+}
+
+/// One line of the file: what [`TeacherCache`](crate::TeacherCache) reads, and where it comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Line {
+    question: String,
+    teacher: String,
+    response: String,
+    #[serde(default)]
+    finish_reason: String,
+    /// The server's name for the model.
+    #[serde(default)]
+    model: String,
+    /// The request without question, `n` and seed.
+    #[serde(default)]
+    settings: Value,
+    /// Of the whole request, on the line of its first response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+}
+
+/// One request.
+#[derive(Clone, Copy)]
+struct Job {
+    record: usize,
+    samples: usize,
+    seed: u64,
+}
+
+/// Asks a teacher about every question until the file holds `responses` to each, and appends each answer as it comes.
+///
+/// The file may hold other teachers' lines and answers of before: nothing that is there is asked again, so that a program that
+/// was killed goes on where it was. A question that the server refuses (400, 413, 422) hinders no other; the call ends with the
+/// first refusal as its error once all others are done. `progress` is told how many responses are there, and may ask to stop.
+///
+/// # Errors
+/// [`RilError::Config`] when the plan is empty or the file holds answers of this teacher under other settings; the files'
+/// own; [`RilError::Server`] with the question, for the first request that failed for good.
+pub fn teach(
+    client: &ChatClient,
+    plan: &TeachPlan,
+    records: &[(usize, Record)],
+    out: &Path,
+    mut progress: impl FnMut(usize) -> ControlFlow<()>,
+) -> Result<TeachReport, RilError> {
+    if plan.responses == 0 || plan.samples_per_request == 0 {
+        return Err(RilError::Config("responses and samples a request: expected at least 1, got 0".into()));
+    }
+    let (mut journal, lines) = Journal::open::<Line>(out)?;
+    let settings = plan.settings();
+    let mut report = TeachReport::default();
+    let counts = count(&lines, plan, &settings, out, &mut report)?;
+    let jobs = plan.jobs(records, &counts);
+    let wanted: usize = jobs.iter().map(|job| job.samples).sum();
+    let mut failure = None;
+    let ask = |client: &ChatClient, i: usize| plan.ask(client, &records[jobs[i].record].1, jobs[i], &settings);
+    client.parallel(jobs.len(), ask, |_, answer| {
+        let kept = answer.and_then(|lines| {
+            journal.extend(&lines)?;
+            report.added += lines.len();
+            lines.iter().for_each(|line| report.note(line));
+            Ok(())
+        });
+        if let Err(error) = kept {
+            let goes_on = is_refusal(&error);
+            // What a stop ends is a consequence of it.
+            if !is_stop(&error) {
+                failure.get_or_insert(error);
+            }
+            return if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        }
+        progress(report.found + report.added)
+    });
+    journal.sync()?;
+    report.is_interrupted = report.added < wanted;
+    failure.map_or(Ok(report), Err)
+}
+
+/// Responses of this teacher that the file holds, by question.
+fn count(
+    lines: &[Line],
+    plan: &TeachPlan,
+    settings: &Value,
+    out: &Path,
+    report: &mut TeachReport,
+) -> Result<BTreeMap<String, usize>, RilError> {
+    let mut counts = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.teacher == plan.teacher) {
+        if line.settings != *settings {
+            return Err(RilError::Config(format!(
+                "{}: holds answers of {} under other settings ({}, now {settings}); give the teacher another name, or another file",
+                out.display(),
+                plan.teacher,
+                line.settings
+            )));
+        }
+        *counts.entry(line.question.clone()).or_default() += 1;
+        report.found += 1;
+        report.note(line);
+    }
+    Ok(counts)
+}
+
+impl TeachReport {
+    fn note(&mut self, line: &Line) {
+        self.truncated += usize::from(line.finish_reason == FinishReason::Length.as_str());
+        self.empty += usize::from(line.response.trim().is_empty());
+    }
+}
+
+impl TeachPlan {
+    fn settings(&self) -> Value {
+        let request = ChatRequest { n: None, seed: None, ..self.request.clone() };
+        serde_json::to_value(request).expect("a request of plain fields is JSON")
+    }
+
+    /// What is missing, in requests of `samples_per_request`.
+    fn jobs(&self, records: &[(usize, Record)], counts: &BTreeMap<String, usize>) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for (index, (_, record)) in records.iter().enumerate() {
+            let mut there = counts.get(record.id.as_deref().unwrap_or_default()).copied().unwrap_or_default();
+            while there < self.responses {
+                let samples = self.samples_per_request.min(self.responses - there);
+                // By what is there already, so that what is asked later is no repetition.
+                let seed = mix_seed(mix_seed(self.seed, index as u64), there as u64) >> 33;
+                jobs.push(Job { record: index, samples, seed });
+                there += samples;
+            }
+        }
+        jobs
+    }
+
+    fn ask(&self, client: &ChatClient, record: &Record, job: Job, settings: &Value) -> Result<Vec<Line>, RilError> {
+        let question = record.id.clone().unwrap_or_default();
+        let pictures = record.images.iter().map(|path| file_part(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut request =
+            ChatRequest { n: (job.samples > 1).then_some(job.samples), seed: Some(job.seed), ..self.request.clone() };
+        request.messages.push(ChatMessage::user_with_images(pictures, record.question.as_str()));
+        let failed = |source| RilError::Server { question: question.clone(), source };
+        let response = client.chat(&request).map_err(failed)?;
+        let mut usage = response.usage;
+        let line = |choice: &ril_client::ChatChoice| Line {
+            question: question.clone(),
+            teacher: self.teacher.clone(),
+            response: choice.text().to_owned(),
+            finish_reason: choice.finish_reason.as_str().to_owned(),
+            model: response.model.clone(),
+            settings: settings.clone(),
+            usage: usage.take(),
+        };
+        Ok(response.choices.iter().map(line).collect())
+    }
+}
+
+/// Whether the server will not have this one question, whatever becomes of the others.
+fn is_refusal(error: &RilError) -> bool {
+    matches!(error, RilError::Server { source: ClientError::Status { status: 400 | 413 | 422, .. }, .. })
+}
+
+fn is_stop(error: &RilError) -> bool {
+    matches!(error, RilError::Server { source: ClientError::Stopped, .. })
+}

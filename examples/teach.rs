@@ -1,0 +1,148 @@
+//! Teachers' answers from OpenAI-compatible servers (vLLM, SGLang, llama.cpp, hosted ones), as `ril_qwen
+//! --teacher-responses` reads them.
+//!
+//!     cargo run --release --example teach -- --data questions.jsonl --out teachers.jsonl \
+//!         --server http://localhost:8000 --model Qwen2.5-VL-72B-Instruct --responses 4
+//!
+//! Run it again with the same arguments after a kill: it asks for what is missing. Run it for each teacher, with the same
+//! `--out`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use ril::client::{ChatClient, ChatMessage, ChatRequest, ChatRole, ClientConfig};
+use ril::data::read_records;
+use ril::monitor::{Monitor, MonitorMode};
+use ril::server::{TeachPlan, TeachReport, teach};
+
+/// Ask teachers for answers
+#[derive(Parser)]
+struct Args {
+    /// Questions, JSON lines: {"id", "images": [paths], "question", "answer"}
+    #[arg(long)]
+    data: PathBuf,
+    /// File that the answers are appended to, JSON lines
+    #[arg(long)]
+    out: PathBuf,
+    /// Address of a server; several share the load
+    #[arg(long = "server", required = true)]
+    servers: Vec<String>,
+    /// Model, as the server names it [default: its only one]
+    #[arg(long)]
+    model: Option<String>,
+    /// Name of the teacher in the file [default: the model's]
+    #[arg(long)]
+    teacher: Option<String>,
+    /// Answers to each question
+    #[arg(long, default_value_t = 4)]
+    responses: usize,
+    /// Answers asked for in one request; 1 for servers that know no `n` [default: all]
+    #[arg(long)]
+    samples_per_request: Option<usize>,
+    /// Said before each question
+    #[arg(long)]
+    system: Option<String>,
+    /// Longest answer, in tokens; longer ones are cut and left out of a run
+    #[arg(long, default_value_t = 1024)]
+    max_tokens: usize,
+    /// 0 takes the likeliest token each time
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f32,
+    /// Smallest set of likeliest tokens whose probability reaches this
+    #[arg(long, default_value_t = 0.95)]
+    top_p: f32,
+    /// Seed of the sampling
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Requests under way at once
+    #[arg(long, default_value_t = 16)]
+    at_once: usize,
+    /// Requests begun a second
+    #[arg(long)]
+    per_second: Option<f64>,
+    /// Seconds that one attempt may take
+    #[arg(long, default_value_t = 600.0)]
+    timeout: f64,
+    /// Environment variable that holds the key
+    #[arg(long)]
+    api_key_env: Option<String>,
+    /// Progress: terminal UI, plain lines, nothing
+    #[arg(long, default_value = "plain")]
+    monitor: MonitorMode,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", ril::explain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    let records = read_records(&args.data)?;
+    let config = ClientConfig {
+        api_key_env: args.api_key_env.clone(),
+        max_in_flight: args.at_once,
+        requests_per_second: args.per_second,
+        timeout_s: args.timeout,
+        ..ClientConfig::new(&args.servers)
+    };
+    let client = ChatClient::with_observer(config, |retry| {
+        eprintln!("again in {:.1} s: {}", retry.delay.as_secs_f64(), retry.reason);
+    })?;
+    let plan = plan(args, &client)?;
+    let total = records.len() * plan.responses;
+    let mut monitor = Monitor::new(args.monitor);
+    monitor.start_evaluation(&format!("answers of {}", plan.teacher), total);
+    let report = teach(&client, &plan, &records, &args.out, |there| monitor.advance(there));
+    monitor.finish();
+    tell(args, &client, &report?);
+    Ok(())
+}
+
+fn plan(args: &Args, client: &ChatClient) -> Result<TeachPlan, Box<dyn std::error::Error>> {
+    let model = match &args.model {
+        Some(model) => model.clone(),
+        None => match client.models()?.as_slice() {
+            [only] => only.clone(),
+            all => return Err(format!("--model: the server has {}: {}", all.len(), all.join(", ")).into()),
+        },
+    };
+    let system = args.system.iter().map(|text| ChatMessage::text(ChatRole::System, text.as_str())).collect();
+    let request = ChatRequest {
+        max_tokens: Some(args.max_tokens),
+        temperature: Some(args.temperature),
+        top_p: Some(args.top_p),
+        ..ChatRequest::new(model.as_str(), system)
+    };
+    Ok(TeachPlan {
+        teacher: args.teacher.clone().unwrap_or(model),
+        request,
+        responses: args.responses,
+        samples_per_request: args.samples_per_request.unwrap_or(args.responses),
+        seed: args.seed,
+    })
+}
+
+fn tell(args: &Args, client: &ChatClient, report: &TeachReport) {
+    let stats = client.stats();
+    println!(
+        "{}: {} answers, {} of them new; {} cut by the budget, {} empty",
+        args.out.display(),
+        report.found + report.added,
+        report.added,
+        report.truncated,
+        report.empty
+    );
+    println!(
+        "{} requests, {} attempts made again, {} tokens read, {} written",
+        stats.requests, stats.retries, stats.usage.prompt_tokens, stats.usage.completion_tokens
+    );
+    if report.is_interrupted {
+        println!("Stopped. The same command goes on.");
+    }
+}

@@ -1,0 +1,5 @@
+//! Teachers and samplers behind servers: what is asked, what is kept, what is refused.
+
+mod rollout;
+mod support;
+mod teach;

@@ -1,0 +1,263 @@
+//! Samples of a student behind a server, and weights that follow it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::tensor::Device;
+use ril::grpo::{SamplerBound, SamplerCorrection, SamplerLevel};
+use ril::models::generate::SamplingParams;
+use ril::models::image::RgbImage;
+use ril::models::{CausalLm, ChatModel, Qwen2_5Vl};
+use ril::reward::RuleJudge;
+use ril::server::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig};
+use ril::{
+    Question, RilConfig, RilError, RilTrainer, Rollout, SampleTime, ServedStage, Stage, TeacherCache, TrainingData,
+};
+use serde_json::{Value, json};
+use wiremock::ResponseTemplate;
+
+use crate::support::{Server, client, samples, student};
+
+const WORD: &str = "seven";
+
+fn questions(student: &Qwen2_5Vl) -> Vec<Question> {
+    let picture = Arc::new(RgbImage::from_pixel(56, 28, image::Rgb([20, 30, 200])));
+    let question = |(id, pictures): (&str, Vec<Arc<RgbImage>>)| {
+        Question::encode(student, id.into(), pictures, format!("What is {id}?"), WORD.into()).unwrap()
+    };
+    [("one", vec![]), ("two", vec![picture])].into_iter().map(question).collect()
+}
+
+/// A server that has the student's tokenizer: it tells the ids of prompts and of `seven<|im_end|>`.
+fn engine() -> Server {
+    let student = student(&Device::flex());
+    let prompts: Vec<(String, Vec<u32>)> =
+        questions(&student).iter().map(|q| (q.text.clone(), q.prompt.token_ids.clone())).collect();
+    let ids = student.encode_response(WORD).unwrap();
+    Server::new(move |path, body| {
+        if path != "/v1/chat/completions" {
+            return ResponseTemplate::new(200).set_body_string("Success");
+        }
+        let content = &body["messages"][0]["content"];
+        let text = content.as_str().or_else(|| content[1]["text"].as_str()).unwrap();
+        let prompt = &prompts.iter().find(|(question, _)| question == text).unwrap().1;
+        let tokens: Vec<Value> = ids.iter().map(|_| json!({"token": "x", "logprob": -1.5})).collect();
+        let choice = |i: usize| {
+            json!({"index": i, "message": {"content": WORD}, "finish_reason": "stop", "token_ids": ids,
+                   "logprobs": {"content": tokens}})
+        };
+        let choices: Vec<Value> = (0..samples(body)).map(choice).collect();
+        ResponseTemplate::new(200).set_body_json(json!({"choices": choices, "prompt_token_ids": prompt}))
+    })
+}
+
+fn config() -> ServerRolloutConfig {
+    ServerRolloutConfig {
+        model: "org/student".into(),
+        tokens: SampledTokens::Returned,
+        samples_per_request: None,
+        adapter_folder: None,
+    }
+}
+
+fn params() -> SamplingParams {
+    SamplingParams { num_samples: 3, max_new_tokens: 4, top_k: 50, top_p: 0.95, ..SamplingParams::default() }
+}
+
+#[test]
+fn samples_have_the_ids_and_log_probabilities_that_the_server_drew() {
+    let (server, student) = (engine(), student(&Device::flex()));
+    let mut rollout = ServerRollout::new(client(&[&server]), config(), student.forbidden_ids());
+    let answers = rollout.sample(&questions(&student), &params()).unwrap();
+    assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
+    let response = &answers[1][2];
+    assert_eq!((response.text.as_str(), response.policy_step, response.is_truncated), (WORD, Some(0), false));
+    assert_eq!(response.token_ids, student.encode_response(WORD).unwrap());
+    assert_eq!(response.sampler_log_probs, Some(vec![-1.5; response.token_ids.len()]));
+
+    let asked = server.chats();
+    assert_eq!(asked.len(), 2);
+    let shown = asked.iter().find(|body| body["messages"][0]["content"].is_array()).unwrap();
+    let url = shown["messages"][0]["content"][0]["image_url"]["url"].as_str().unwrap();
+    assert!(url.starts_with("data:image/png;base64,iVBOR"), "{url}");
+    assert_eq!((&shown["top_k"], &shown["n"], &shown["model"]), (&json!(50), &json!(3), &json!("org/student")));
+    let bias = shown["logit_bias"].as_object().unwrap();
+    assert_eq!(bias.len(), student.forbidden_ids().len());
+    assert!(bias.values().all(|value| *value == json!(-100.0)));
+}
+
+#[test]
+fn samples_can_be_asked_for_one_by_one() {
+    let (server, student) = (engine(), student(&Device::flex()));
+    let one = ServerRolloutConfig { samples_per_request: Some(2), ..config() };
+    let mut rollout = ServerRollout::new(client(&[&server]), one, &[]);
+    let answers = rollout.sample(&questions(&student), &params()).unwrap();
+    assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
+    let mut numbers: Vec<usize> = server.chats().iter().map(samples).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 1, 2, 2]);
+}
+
+#[test]
+fn a_server_that_reads_another_prompt_is_an_error() {
+    let student = student(&Device::flex());
+    let server = engine();
+    let mut questions = questions(&student);
+    let mut ids = questions[0].prompt.token_ids.clone();
+    ids.insert(2, 1);
+    questions[0].prompt = Arc::new(ril::Prompt { token_ids: ids, images: None });
+    let error = ServerRollout::new(client(&[&server]), config(), &[]).sample(&questions, &params()).unwrap_err();
+    assert!(error.to_string().contains("another prompt than the student"), "{error}");
+}
+
+/// Two servers, the second of which may refuse adapters.
+fn two_engines() -> (Server, Server, Arc<AtomicBool>) {
+    let refuses = Arc::new(AtomicBool::new(false));
+    let (switch, healthy) = (refuses.clone(), engine());
+    let second = Server::new(move |path, _| match path == "/v1/load_lora_adapter" && switch.load(Ordering::SeqCst) {
+        true => ResponseTemplate::new(400).set_body_string("rank 64 is above max_lora_rank 16"),
+        false => ResponseTemplate::new(200).set_body_string("Success"),
+    });
+    (healthy, second, refuses)
+}
+
+#[test]
+fn adapters_follow_the_student_on_every_server() {
+    let (one, two, refuses) = two_engines();
+    let folder = tempfile::tempdir().unwrap();
+    let folders = AdapterFolder { here: folder.path().to_path_buf(), at_server: "/mnt/adapters".into() };
+    let config = ServerRolloutConfig { adapter_folder: Some(folders), ..config() };
+    let mut rollout = ServerRollout::new(client(&[&one, &two]), config, &[]);
+    let save = |path: &Path| {
+        std::fs::create_dir_all(path).map_err(RilError::io(path))?;
+        std::fs::write(path.join("adapter_config.json"), "{}").map_err(RilError::io(path))
+    };
+    rollout.push_adapter(1, save).unwrap();
+    rollout.push_adapter(2, save).unwrap();
+    for server in [&one, &two] {
+        let loaded = server.requests("/v1/load_lora_adapter");
+        let expected = json!({"lora_name": "student-step-2", "lora_path": "/mnt/adapters/student-step-2"});
+        assert_eq!((loaded.len(), &loaded[1]), (2, &expected));
+        let unloaded = server.requests("/v1/unload_lora_adapter");
+        assert_eq!(unloaded.last().unwrap()["lora_name"], "student-step-1");
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["student-step-2"]);
+    assert_eq!(rollout.policy_step(), 2);
+
+    // One refuses: all go on with the adapter that all have.
+    refuses.store(true, Ordering::SeqCst);
+    let told = ril::explain(&rollout.push_adapter(3, save).unwrap_err());
+    assert!(told.contains("load_lora_adapter") && told.contains("max_lora_rank"), "{told}");
+    assert_eq!(one.requests("/v1/unload_lora_adapter").last().unwrap()["lora_name"], "student-step-3");
+    assert_eq!(rollout.policy_step(), 2);
+    let student = student(&Device::flex());
+    let mut alone = rollout;
+    let _ = alone.sample(&questions(&student)[..1], &params());
+    let asked = [one.chats(), two.chats()].concat();
+    assert_eq!(asked[0]["model"], "student-step-2");
+}
+
+#[test]
+fn full_weights_are_pushed_where_the_server_can_take_them() {
+    let server = engine();
+    let mut rollout = ServerRollout::new(client(&[&server]), config(), &[]);
+    rollout.push_weights(5, Path::new("/mnt/student")).unwrap();
+    assert_eq!(server.requests("/update_weights_from_disk"), [json!({"model_path": "/mnt/student"})]);
+    assert_eq!(rollout.policy_step(), 5);
+}
+
+fn trainer(student: Qwen2_5Vl, correction: Option<SamplerCorrection>) -> RilTrainer<Qwen2_5Vl, RuleJudge> {
+    let mut config = RilConfig::dr_grpo(4, 3);
+    config.groups.questions_per_step = 2;
+    config.groups.students_per_question = 3;
+    config.sampler_correction = correction;
+    let questions = questions(&student);
+    let data = TrainingData { questions, teachers: TeacherCache::default(), judge: RuleJudge::default() };
+    RilTrainer::new(student, None, data, config).unwrap()
+}
+
+#[test]
+fn a_step_learns_from_a_server_and_counts_how_stale_it_is() {
+    let server = engine();
+    let correction =
+        SamplerCorrection { level: SamplerLevel::Token, bound: SamplerBound::Truncate, min_ratio: 0.0, max_ratio: 2.0 };
+    let mut trainer = trainer(student(&Device::flex().autodiff()), Some(correction));
+    let forbidden = trainer.policy().forbidden_ids().to_vec();
+    let mut rollout = ServerRollout::new(client(&[&server]), config(), &forbidden);
+    for step in 0..3 {
+        let groups = trainer.collect(&mut rollout).unwrap();
+        let metrics = trainer.step_on(&groups).unwrap();
+        assert_eq!(metrics.get("sampler/staleness"), Some(step as f64));
+        assert_eq!(metrics.get("reward/answer"), Some(1.0));
+    }
+}
+
+#[test]
+fn text_alone_is_read_by_the_student() {
+    let text = |is_cut: bool| {
+        let reason = if is_cut { "length" } else { "stop" };
+        Server::new(move |_, body| {
+            let choice = |i: usize| json!({"index": i, "message": {"content": WORD}, "finish_reason": reason});
+            let choices: Vec<Value> = (0..samples(body)).map(choice).collect();
+            ResponseTemplate::new(200).set_body_json(json!({"choices": choices}))
+        })
+    };
+    let student = student(&Device::flex().autodiff());
+    let whole = student.encode_response(WORD).unwrap();
+    let trainer = trainer(student, None);
+    for (is_cut, expected) in [(false, &whole[..]), (true, &whole[..whole.len() - 1])] {
+        let server = text(is_cut);
+        let config = ServerRolloutConfig { tokens: SampledTokens::Encoded, ..config() };
+        let groups = trainer.collect(&mut ServerRollout::new(client(&[&server]), config, &[])).unwrap();
+        let response = &groups[0].responses[0];
+        assert_eq!((response.token_ids.as_slice(), response.is_truncated), (expected, is_cut));
+        assert!(response.sampler_log_probs.is_none());
+        assert!(server.chats()[0].get("return_token_ids").is_none());
+    }
+}
+
+/// Notes the order of what happens, and answers like [`engine`].
+struct Noting {
+    inner: ServerRollout,
+    pushed: Vec<u64>,
+}
+
+impl Rollout for Noting {
+    fn sample(&mut self, questions: &[Question], params: &SamplingParams) -> Result<Vec<Vec<ril::Response>>, RilError> {
+        self.inner.sample(questions, params)
+    }
+}
+
+#[test]
+fn samples_may_be_drawn_while_the_step_before_is_computed() {
+    for (time, staleness) in
+        [(SampleTime::BeforeStep, [0.0, 0.0, 0.0]), (SampleTime::DuringStepBefore, [0.0, 1.0, 1.0])]
+    {
+        let server = engine();
+        let trainer = trainer(student(&Device::flex().autodiff()), None);
+        let inner = ServerRollout::new(client(&[&server]), config(), &[]);
+        let follow = |rollout: &mut Noting, trainer: &RilTrainer<Qwen2_5Vl, RuleJudge>| {
+            rollout.pushed.push(trainer.next_step() as u64);
+            rollout.inner.set_policy_step(trainer.next_step() as u64);
+            Ok(())
+        };
+        let mut stage = ServedStage::new(trainer, Noting { inner, pushed: Vec::new() }, follow, time);
+        let steps: Vec<Option<f64>> = (0..3).map(|_| stage.step().unwrap().get("sampler/staleness")).collect();
+        assert_eq!(steps, staleness.map(Some), "{time:?}");
+        // No step is sampled twice, and none beyond the last.
+        assert_eq!(server.chats().len(), 6, "{time:?}");
+    }
+}
+
+#[test]
+fn a_sampler_that_is_away_fails_the_step_before_anything_has_changed() {
+    let server = Server::new(|_, _| ResponseTemplate::new(500).set_body_string("engine died"));
+    let trainer = trainer(student(&Device::flex().autodiff()), None);
+    let rollout = ServerRollout::new(client(&[&server]), config(), &[]);
+    let mut stage = ServedStage::new(trainer, rollout, |_, _| Ok(()), SampleTime::DuringStepBefore);
+    let told = ril::explain(&stage.step().unwrap_err());
+    assert!(told.contains("engine died"), "{told}");
+    assert_eq!(stage.next_step(), 0);
+}
