@@ -22,6 +22,9 @@ struct Args {
     /// Folder of a Qwen2.5-VL checkpoint
     #[arg(long)]
     model: PathBuf,
+    /// Folder of a LoRA adapter in PEFT's format
+    #[arg(long)]
+    adapter: Option<PathBuf>,
     /// Round the weights of the decoder and of the head to 8 bits
     #[arg(long)]
     int8: bool,
@@ -51,6 +54,10 @@ fn main() -> ExitCode {
 
 fn score(args: &Args) -> Result<serde_json::Value, RilError> {
     let model = Qwen2_5Vl::from_folder(&args.model, &Device::flex())?;
+    let model = match &args.adapter {
+        Some(folder) => model.load_adapter(folder)?,
+        None => model,
+    };
     let model = if args.int8 { model.into_int8() } else { model };
     let pictures = args.images.iter().map(|path| Ok(open_image(path)?.into())).collect::<Result<Vec<_>, RilError>>()?;
     let message = Message::user_with_images(args.prompt.as_str(), pictures);

@@ -69,8 +69,8 @@ impl LoraFactors {
             Some(dropout) => dropout.apply(x.clone()),
             None => x.clone(),
         };
-        let low = ril_kernels::linear(dropped, self.a.val(), None) * self.scale;
-        ril_kernels::linear(low, self.b.val(), None) + ril_kernels::linear(x, weight, bias)
+        let y = ril_kernels::linear(x, weight, bias);
+        ril_kernels::add_low_rank(y, dropped, [self.a.val(), self.b.val()], self.scale)
     }
 
     /// `scale * a b`, `[input, output]`.
