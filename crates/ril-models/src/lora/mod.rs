@@ -179,7 +179,8 @@ pub(crate) fn merge(layers: Vec<Layer<'_>>) -> Result<(), ModelError> {
     for Layer { linear, .. } in layers {
         let Some(lora) = linear.lora.take() else { continue };
         let weight = linear.weight.val().detach();
-        let merged = lora.delta().cast(weight.dtype()) + weight;
+        // Detached, since only a leaf can be trained.
+        let merged = (lora.delta().cast(weight.dtype()) + weight).detach();
         linear.weight = Param::initialized(linear.weight.id, merged);
     }
     Ok(())
