@@ -18,6 +18,9 @@ struct Args {
     /// Folder of a Qwen2.5-VL checkpoint
     #[arg(long)]
     model: PathBuf,
+    /// Folder of a LoRA adapter in PEFT's format
+    #[arg(long)]
+    adapter: Option<PathBuf>,
     /// Round the weights of the decoder and of the head to 8 bits
     #[arg(long)]
     int8: bool,
@@ -62,6 +65,10 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), RilError> {
     let model = Qwen2_5Vl::from_folder(&args.model, &Device::flex())?;
+    let model = match &args.adapter {
+        Some(folder) => model.load_adapter(folder)?,
+        None => model,
+    };
     let model = if args.int8 { model.into_int8() } else { model };
     let pictures = args.images.iter().map(|path| Ok(open_image(path)?.into())).collect::<Result<Vec<_>, RilError>>()?;
     let prompt = model.encode(&[Message::user_with_images(args.prompt.as_str(), pictures)])?;

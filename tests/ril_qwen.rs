@@ -58,6 +58,7 @@ use ril::run::Outcome;
 use args::Args;
 use burn::tensor::Device;
 use start::start;
+use tempfile::TempDir;
 
 const TINY: &str = "--steps 1 --sft-steps 4 --held-out 3 --questions-per-step 2 --discriminator-steps 1 --seed 3";
 
@@ -72,25 +73,28 @@ fn run(flags: &str) -> Result<Outcome, String> {
 /// Everything that a run leaves, except for what holds times or the name of its folder.
 fn results(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut names = vec!["metrics.jsonl".to_string(), "results.json".into(), "teacher_responses.jsonl".into()];
-    for (folder_name, file) in [("answers", ""), ("models", "/model.safetensors")] {
-        let entries = std::fs::read_dir(folder.join(folder_name)).unwrap();
-        names.extend(entries.map(|e| format!("{folder_name}/{}{file}", e.unwrap().file_name().display())));
-    }
+    let entries = |name: &str| std::fs::read_dir(folder.join(name)).unwrap().map(|entry| entry.unwrap().file_name());
+    names.extend(entries("answers").map(|file| format!("answers/{}", file.display())));
+    let weights = |model: &str| {
+        let files = ["model.safetensors", "adapter_model.safetensors"].map(|file| format!("models/{model}/{file}"));
+        files.into_iter().find(|file| folder.join(file).exists()).unwrap()
+    };
+    names.extend(entries("models").map(|model| weights(&model.to_string_lossy())));
     names.sort();
     names.into_iter().map(|name| (name.clone(), std::fs::read(folder.join(name)).unwrap())).collect()
 }
 
-#[test]
-fn a_run_that_is_stopped_again_and_again_ends_the_same() {
+/// A run in `whole` and one with many stops in `stopped`, both with these flags, compared; the folder around them.
+fn whole_and_stopped(flags: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let whole = format!("{TINY} --out {}", path("whole").display());
+    let whole = format!("{TINY} {flags} --out {}", path("whole").display());
     assert_eq!(run(&whole), Ok(Outcome::Finished));
     let expected = results(&path("whole"));
     // 3 files, 6 models asked, 4 stored.
     assert_eq!(expected.len(), 13);
 
-    let mut flags = format!("{TINY} --out {}", path("stopped").display());
+    let mut flags = format!("{TINY} {flags} --out {}", path("stopped").display());
     let mut stops = 0;
     loop {
         let monitor = Monitor::new(MonitorMode::Silent);
@@ -108,7 +112,28 @@ fn a_run_that_is_stopped_again_and_again_ends_the_same() {
         assert!(got == expected, "{}", expected.0);
     }
     assert!(run(&whole).unwrap_err().contains("holds a run"));
+    folder
+}
 
+#[test]
+fn a_run_with_adapters_stores_them_alone_and_ends_the_same_too() {
+    let folder = whole_and_stopped("--lora-rank 2 --lora-alpha 6 --learning-rate 0.01");
+    let models = folder.path().join("whole/models");
+    let base = Qwen2_5Vl::from_folder(&models.join("sft"), &Device::flex()).unwrap();
+    for arm in ["dr_grpo", "ril_one_teacher", "ril_two_teachers"] {
+        assert!(!models.join(arm).join("model.safetensors").exists(), "{arm}");
+        let student = base.clone().load_adapter(&models.join(arm)).unwrap();
+        let config = student.lora_config().unwrap();
+        assert_eq!((config.rank, config.alpha), (2, 6.0));
+    }
+    let report = std::fs::read_to_string(folder.path().join("whole/report.html")).unwrap();
+    assert!(report.contains("--lora-rank 2 --lora-alpha 6.0"));
+}
+
+#[test]
+fn a_run_that_is_stopped_again_and_again_ends_the_same() {
+    let folder = whole_and_stopped("");
+    let path = |name: &str| folder.path().join(name);
     let answers = path("whole").join("answers/sft.jsonl");
     let text = std::fs::read_to_string(&answers).unwrap();
     std::fs::write(&answers, text.lines().skip(1).map(|l| format!("{l}\n")).collect::<String>()).unwrap();

@@ -19,7 +19,9 @@ use ril::grpo::{GrpoConfig, Policy, RowRatio};
 use ril::models::generate::{SamplingParams, generate};
 use ril::models::image::RgbImage;
 use ril::models::nn::kv_cache::KvCache;
-use ril::models::{CausalLm, ChatModel, ImageBatch, Message, ModelError, ModelInput, Padding, Qwen2_5Vl, TokenBatch};
+use ril::models::{
+    CausalLm, ChatModel, ImageBatch, LoraConfig, Message, ModelError, ModelInput, Padding, Qwen2_5Vl, TokenBatch,
+};
 use ril::optimise::{UpdatePlan, optimise};
 use ril::reward::{Judge, RewardError, Sample, Verdict};
 use ril::{
@@ -67,6 +69,9 @@ struct Args {
     /// Round weights to 8 bits, for rollouts
     #[arg(long)]
     int8: bool,
+    /// Train an adapter of this rank on the decoder's products instead of the whole model, for updates
+    #[arg(long)]
+    lora_rank: Option<usize>,
     #[arg(long, default_value_t = 8)]
     samples: usize,
     #[arg(long, default_value_t = 48)]
@@ -96,9 +101,16 @@ fn prepare(args: &Args) -> Result<Worked, Failure> {
     if args.int8 && !matches!(args.work, Work::Rollout) {
         return Err("--int8 is for rollouts".into());
     }
+    if args.lora_rank.is_some() && !matches!(args.work, Work::Update | Work::Rollout) {
+        return Err("--lora-rank is for updates and rollouts".into());
+    }
     let inputs = Inputs::read(&args.inputs)?;
     let model = Qwen2_5Vl::from_folder(&args.model, &Device::flex())?;
     let model = if args.int8 { model.into_int8() } else { model };
+    let model = match (args.lora_rank, args.work) {
+        (Some(rank), Work::Rollout) => model.with_lora(&LoraConfig { rank, ..LoraConfig::default() }, 0)?,
+        _ => model,
+    };
     Ok(match args.work {
         Work::Rollout => {
             let (model, input) = (Endless(model), inputs.prompts()?);
@@ -120,6 +132,10 @@ fn prepare(args: &Args) -> Result<Worked, Failure> {
             let groups = inputs.groups();
             drop(model);
             let model = Qwen2_5Vl::from_folder(&args.model, &Device::flex().autodiff())?;
+            let model = match args.lora_rank {
+                Some(rank) => model.with_lora(&LoraConfig { rank, ..LoraConfig::default() }, 0)?,
+                None => model,
+            };
             let settings = OptimizerSettings { micro_batch_rows: 8, ..OptimizerSettings::constant(1e-6) };
             let mut learner = Learner::new(model, settings);
             let grpo = GrpoConfig::dr_grpo(inputs.responses[0].len());

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use ril::models::LoraConfig;
 use ril::monitor::MonitorMode;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,13 @@ pub struct Settings {
     /// Steps of discriminator pre-training before each loop with teachers [default: 20]
     #[arg(long)]
     pub discriminator_steps: Option<usize>,
+    /// Train policies and discriminators of the loops through adapters of this rank on a frozen student; results are PEFT folders
+    /// on models/sft
+    #[arg(long)]
+    pub lora_rank: Option<usize>,
+    /// Weight of the adapters [default: twice the rank]
+    #[arg(long, requires = "lora_rank")]
+    pub lora_alpha: Option<f64>,
     /// Rows of one forward and backward pass [default: 64; 4 with --model]
     #[arg(long)]
     pub micro_batch_rows: Option<usize>,
@@ -174,6 +182,13 @@ impl Settings {
         self.pick(self.micro_batch_rows, 4, 64, 64)
     }
 
+    /// Adapters of the loops, on the decoder's products; `None` trains everything.
+    pub fn lora(&self) -> Option<LoraConfig> {
+        let rank = self.lora_rank?;
+        let alpha = self.lora_alpha.unwrap_or(2.0 * rank as f64);
+        Some(LoraConfig { rank, alpha, ..LoraConfig::default() })
+    }
+
     /// Rows that a rollout samples at once.
     pub fn rollout_rows(&self) -> usize {
         self.pick(self.rows_at_once, 16, 256, 256)
@@ -195,13 +210,14 @@ impl Settings {
             ("--questions-per-step", self.questions_per_step()),
             ("--max-new-tokens", self.max_new_tokens()),
             ("--discriminator-steps", self.discriminator_steps()),
+            ("--lora-rank", self.lora_rank.unwrap_or(1)),
             ("--micro-batch-rows", self.micro_batch_rows()),
             ("--rows-at-once", self.rollout_rows()),
             ("--checkpoint-every", self.checkpoint_every),
         ];
         match counts.iter().find(|(_, count)| *count == 0) {
             Some((flag, _)) => Err(format!("{flag}: expected at least 1, got 0")),
-            None => Ok(()),
+            None => self.lora().map_or(Ok(()), |lora| lora.validate().map_err(|error| error.to_string())),
         }
     }
 }
@@ -226,6 +242,8 @@ mod tests {
             "--learning-rate 3",
             "--max-new-tokens 3",
             "--discriminator-steps 3",
+            "--lora-rank 3",
+            "--lora-rank 3 --lora-alpha 3",
             "--micro-batch-rows 3",
             "--rows-at-once 3",
             "--checkpoint-every 3",
@@ -252,10 +270,14 @@ mod tests {
 
     #[test]
     fn zeros_are_refused_by_name() {
-        for flag in ["--steps", "--held-out", "--questions-per-step", "--micro-batch-rows", "--checkpoint-every"] {
+        let flags = "--steps --held-out --questions-per-step --lora-rank --micro-batch-rows --checkpoint-every";
+        for flag in flags.split(' ') {
             let settings = Settings::try_parse_from(["ril_qwen", flag, "0"]).unwrap();
             assert_eq!(settings.check(), Err(format!("{flag}: expected at least 1, got 0")));
         }
         Settings::try_parse_from(["ril_qwen", "--sft-steps", "0"]).unwrap().check().unwrap();
+        let endless = Settings::try_parse_from(["ril_qwen", "--lora-rank", "2", "--lora-alpha", "inf"]).unwrap();
+        assert!(endless.check().unwrap_err().contains("lora_alpha"));
+        assert_eq!(refusal("--lora-alpha 4"), ErrorKind::MissingRequiredArgument);
     }
 }

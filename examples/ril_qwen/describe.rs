@@ -45,6 +45,7 @@ pub fn table(settings: &Settings, world: &World) -> Vec<(String, String)> {
     {
         table.extend(path.as_ref().map(|p| (name, p.display().to_string())));
     }
+    table.extend(settings.lora().map(|lora| ("adapters, rank / alpha", format!("{} / {}", lora.rank, lora.alpha))));
     table.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }
 
@@ -104,7 +105,7 @@ mod tests {
     fn the_command_gives_the_same_settings() {
         let all = "--seed 7 --steps 3 --sft-steps 0 --held-out 9 --questions-per-step 2 --learning-rate 0.00001 \
                    --max-new-tokens 8 --discriminator-steps 5 --micro-batch-rows 3 --rows-at-once 12 \
-                   --checkpoint-every 4";
+                   --checkpoint-every 4 --lora-rank 4 --lora-alpha 6.5";
         for flags in [
             String::new(),
             all.into(),

@@ -10,7 +10,7 @@ use ril::eval::ArmRole;
 use ril::models::checkpoint::WeightType;
 use ril::models::files::write_atomic;
 use ril::models::generate::SamplingParams;
-use ril::models::{ModelError, Qwen2_5Vl};
+use ril::models::{ModelError, Qwen2_5Vl, lora};
 use ril::monitor::Monitor;
 use ril::reward::RuleJudge;
 use ril::rollout::mix_seed;
@@ -113,6 +113,10 @@ impl Recipe {
     fn arm(&mut self, name: &str, teachers: Option<TeacherCache>) -> Result<Qwen2_5Vl, Halt> {
         if !self.is_stored(name) {
             let student = Qwen2_5Vl::from_folder(&self.model_folder("sft"), &self.device.clone().autodiff())?;
+            let student = match self.settings.lora() {
+                Some(config) => student.with_lora(&config, self.settings.seed)?,
+                None => student,
+            };
             let mut config = loop_config(&self.settings);
             let discriminator = match &teachers {
                 None => {
@@ -174,16 +178,26 @@ impl Recipe {
     /// Weights are a folder's last file, so that a folder with weights is whole.
     fn is_stored(&self, name: &str) -> bool {
         let folder = self.model_folder(name);
-        folder.join("model.safetensors").exists() || folder.join("model.safetensors.index.json").exists()
+        let weights = ["model.safetensors", "model.safetensors.index.json", lora::WEIGHTS_FILE];
+        weights.iter().any(|weights| folder.join(weights).exists())
     }
 
+    /// A whole model, or its adapters, which stand on the fine-tuned student.
     fn store(&self, name: &str, model: &Qwen2_5Vl) -> Result<(), ModelError> {
-        model.save(&self.model_folder(name), WeightType::F32)
+        let folder = self.model_folder(name);
+        if model.has_lora() {
+            return model.save_adapter(&folder, WeightType::F32);
+        }
+        model.save(&folder, WeightType::F32)
     }
 
     /// A model is read back also when it has just been stored.
     fn stored(&self, name: &str) -> Result<Qwen2_5Vl, ModelError> {
-        Qwen2_5Vl::from_folder(&self.model_folder(name), &self.device)
+        let folder = self.model_folder(name);
+        if folder.join(lora::WEIGHTS_FILE).exists() {
+            return Qwen2_5Vl::from_folder(&self.model_folder("sft"), &self.device)?.load_adapter(&folder);
+        }
+        Qwen2_5Vl::from_folder(&folder, &self.device)
     }
 
     /// Puts the held-out questions to a model, once a run.

@@ -14,6 +14,7 @@ mod task;
 mod vocabulary;
 
 mod inputs;
+mod lora;
 mod options;
 mod phases;
 mod resume;

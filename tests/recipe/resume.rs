@@ -4,7 +4,6 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use ril::models::checkpoint::WeightType;
 use ril::models::{ChatModel, Qwen2_5Vl};
 use ril::monitor::{Monitor, MonitorMode};
 use ril::run::{METRICS_FILE, Outcome, RunFolder};
@@ -14,11 +13,15 @@ use ril::{
 };
 
 use crate::models::questions;
-use crate::support::{STEPS, config, examples, questions_and_teachers, student, trainer};
+use crate::support::{STEPS, config, examples, questions_and_teachers, student, trainer, weights};
 use crate::task::Style;
 
 fn sft() -> SftTrainer<Qwen2_5Vl> {
-    let (student, examples) = (student(), examples());
+    sft_of(student())
+}
+
+pub fn sft_of(student: Qwen2_5Vl) -> SftTrainer<Qwen2_5Vl> {
+    let examples = examples();
     let answers = questions(&student, &examples, "q").unwrap().into_iter().zip(&examples);
     let examples = answers.map(|(question, example)| SftExample {
         prompt: question.prompt,
@@ -79,15 +82,13 @@ fn run<S: Stage>(folder: &Path, stage: &mut S) -> Result<(), RilError> {
     RunFolder::open(folder, 2)?.run_stage("stage", stage, &mut monitor).map(|_| ())
 }
 
-/// Weights as a folder that others read, and the metrics file.
+/// Weights as others read them, and the metrics file.
 fn outcome(folder: &Path, model: &Qwen2_5Vl) -> (Vec<u8>, String) {
-    model.save(&folder.join("model"), WeightType::F32).unwrap();
-    let weights = std::fs::read(folder.join("model/model.safetensors")).unwrap();
-    (weights, std::fs::read_to_string(folder.join(METRICS_FILE)).unwrap())
+    (weights(model), std::fs::read_to_string(folder.join(METRICS_FILE)).unwrap())
 }
 
 /// Runs a stage whole, then killed after every number of steps and resumed; `model` gives its result.
-fn resumes_exactly<S: Stage>(new: impl Fn() -> S, model: impl Fn(&S) -> Qwen2_5Vl) {
+pub fn resumes_exactly<S: Stage>(new: impl Fn() -> S, model: impl Fn(&S) -> Qwen2_5Vl) {
     let whole = tempfile::tempdir().unwrap();
     let mut stage = new();
     run(whole.path(), &mut stage).unwrap();

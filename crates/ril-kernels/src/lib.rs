@@ -5,6 +5,7 @@
 //! held against each other by the tests of each operator.
 //!
 //! * [`linear()`]: one product into memory that is written once; also with weights of 8 bits, which [`to_int8`] makes
+//! * [`add_low_rank()`]: what an adapter adds to a product
 //! * [`rms_norm()`], [`swiglu()`], [`rotate()`]: what stands between the products
 //! * [`attention()`]: blocked softmax attention over packed tokens with grouped heads, following an [`AttentionPlan`]:
 //!   causal rows, windows, prefixes that several rows share, keys in a cache
@@ -19,6 +20,7 @@ pub mod flex;
 mod int8;
 mod lanes;
 mod linear;
+mod low_rank;
 pub mod matrix;
 mod rms_norm;
 mod rotary;
@@ -32,6 +34,7 @@ mod write_rows;
 pub use attention::{AttentionBlock, AttentionPlan, attention};
 pub use int8::to_int8;
 pub use linear::linear;
+pub use low_rank::add_low_rank;
 pub use rms_norm::rms_norm;
 pub use rotary::{RotaryTable, rotate};
 pub use swiglu::swiglu;

@@ -78,14 +78,27 @@ fn with_strides(tensor: &FlexTensor) -> FlexTensor {
     if Matrix::of(tensor).is_some() { tensor.clone() } else { tensor.to_contiguous() }
 }
 
-/// What the backward pass needs: `x` and the weight.
-type Operands = (FloatTensor<Flex>, FloatTensor<Flex>);
+/// What the backward pass needs: `x` if the weight is trained, the weight if something before it is.
+#[derive(Debug, Clone)]
+struct Operands {
+    x: Option<FlexTensor>,
+    weight: Option<FlexTensor>,
+}
+
+impl Operands {
+    /// Of a frozen weight nothing is kept but the weight.
+    fn of<C: CheckpointStrategy>(x: &FloatTensor<Autodiff<Flex, C>>, weight: &FloatTensor<Autodiff<Flex, C>>) -> Self {
+        let kept = |kept: bool, tensor: &FlexTensor| kept.then(|| tensor.clone());
+        Self { x: kept(weight.is_tracked(), x.primitive()), weight: kept(x.is_tracked(), weight.primitive()) }
+    }
+}
 
 /// `dx = g W^T` and `dW = x^T g`, each if it is wanted.
-fn operand_gradients(grad: &FlexTensor, (x, weight): &Operands, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+fn operand_gradients(grad: &FlexTensor, operands: &Operands, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+    let (x, weight) = (operands.x.as_ref(), operands.weight.as_ref());
     [
-        wanted[0].then(|| product(grad, &weight.transpose(0, 1), None)),
-        wanted[1].then(|| product(&x.transpose(0, 1), grad, None)),
+        weight.filter(|_| wanted[0]).map(|weight| product(grad, &weight.transpose(0, 1), None)),
+        x.filter(|_| wanted[1]).map(|x| product(&x.transpose(0, 1), grad, None)),
     ]
 }
 
@@ -124,16 +137,18 @@ impl Backward<Flex, 3> for LinearBias {
 
 impl<C: CheckpointStrategy> LinearOps for Autodiff<Flex, C> {
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let operands = Operands::of::<C>(&x, &weight);
         let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
         let output = product(&x, &weight, None);
-        tape::record::<C, _, 2>(Linear, [x_node, weight_node], output, (x, weight))
+        tape::record::<C, _, 2>(Linear, [x_node, weight_node], output, operands)
     }
 
     fn linear_bias(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        let operands = Operands::of::<C>(&x, &weight);
         let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
         let (bias, bias_node) = bias.into_parts();
         let output = product(&x, &weight, Some(&contiguous(bias)));
-        tape::record::<C, _, 3>(LinearBias, [x_node, weight_node, bias_node], output, (x, weight))
+        tape::record::<C, _, 3>(LinearBias, [x_node, weight_node, bias_node], output, operands)
     }
 }
 

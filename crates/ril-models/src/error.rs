@@ -38,6 +38,12 @@ pub enum ModelError {
         /// Name as in the checkpoint.
         name: String,
     },
+    /// A model with adapters that was asked for something that a plain model does.
+    #[error("{0}: the model has adapters: merge them first, or save them alone")]
+    Adapters(&'static str),
+    /// Adapters were asked for, and the model has none.
+    #[error("{0}: the model has no adapters")]
+    NoAdapters(&'static str),
     /// The checkpoint lacks a tensor that the model needs.
     #[error("{path}: tensor {name} is missing")]
     MissingTensor {

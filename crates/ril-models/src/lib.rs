@@ -27,13 +27,16 @@ pub mod files;
 pub mod generate;
 pub mod image;
 mod input;
+pub mod lora;
 pub mod nn;
 pub mod qwen2_5_vl;
+pub mod seed;
 pub mod tokenizer;
 mod traits;
 
 pub use chat_template::{Content, Message, Role};
 pub use error::ModelError;
 pub use input::{GridThw, ImageBatch, ModelInput, Padding, TokenBatch};
+pub use lora::LoraConfig;
 pub use qwen2_5_vl::Qwen2_5Vl;
 pub use traits::{CausalLm, ChatModel, VisionLanguageModel};

@@ -38,6 +38,17 @@ pub trait CausalLm {
         None
     }
 
+    /// The model for one step of training: what it draws at random in a forward with autodiff (LoRA's dropout)
+    /// follows from a seed of its own, this number and the input. Models that draw nothing stay as they are.
+    #[must_use]
+    fn at_step(self, step: u64) -> Self
+    where
+        Self: Sized,
+    {
+        let _ = step;
+        self
+    }
+
     /// Ids that sampling must never produce (image and vision tokens).
     fn forbidden_ids(&self) -> &[u32];
 

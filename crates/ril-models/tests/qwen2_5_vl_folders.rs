@@ -7,12 +7,12 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use common::{
-    Fixture, LOGIT_TOLERANCE, assert_close, chain, copy, fixtures, load, log_prob, logits, read_checkpoint, read_json,
-    refusal, write_json,
+    Fixture, LOGIT_TOLERANCE, assert_close, chain, copy, fixtures, load, logits, read_checkpoint, read_json, refusal,
+    write_json,
 };
 use ril_models::checkpoint::{INDEX_FILE, WEIGHTS_FILE, WeightType};
 use ril_models::image::open_image;
-use ril_models::{ChatModel, Message, ModelError, ModelInput, Padding, Qwen2_5Vl, TokenBatch};
+use ril_models::{ChatModel, ModelError};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
@@ -274,22 +274,10 @@ fn transformers_opens_a_saved_folder_and_scores_as_we_do() {
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let theirs: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let (prompt, response, log_probs) = score(&load(saved.path()).unwrap(), &picture);
+        let (prompt, response, log_probs) = common::score(&load(saved.path()).unwrap(), &picture);
         assert_eq!(theirs["prompt_token_ids"], serde_json::json!(prompt));
         assert_eq!(theirs["response_token_ids"], serde_json::json!(response));
         let want: Vec<f32> = serde_json::from_value(theirs["log_probs"].clone()).unwrap();
         assert_close(&format!("{}: saved, log-probs", fixture.name), &log_probs, &want, LOGIT_TOLERANCE);
     }
-}
-
-fn score(model: &Qwen2_5Vl, picture: &Path) -> (Vec<u32>, Vec<u32>, Vec<f32>) {
-    let question = Message::user_with_images("What is it?", vec![open_image(picture).unwrap().into()]);
-    let input = model.encode(&[question]).unwrap();
-    let mut response = model.parts().tokenizer.encode("A cat, I see.").unwrap();
-    response.extend(model.parts().tokenizer.token_id("<|im_end|>"));
-    let prompt = input.tokens.ids().to_vec();
-    let answer = TokenBatch::padded(std::slice::from_ref(&response), 0, Padding::Right);
-    let all = logits(model, &ModelInput { tokens: input.tokens.join(&answer).unwrap(), ..input });
-    let log_probs = response.iter().zip(&all[prompt.len() - 1..]).map(|(&id, logits)| log_prob(logits, id)).collect();
-    (prompt, response, log_probs)
 }

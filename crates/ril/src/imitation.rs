@@ -45,7 +45,11 @@ pub fn sharpen<M: TrainableModel>(
     let origins = authors(groups);
     let rows = response_rows(&discriminator.model().encoder().model, prompt, groups, &origins)?;
     let config = discriminator.settings().discriminator_update(config);
-    Ok(discriminator.replace(|model, optimizer| update_discriminator(model, optimizer, &rows, round, &config))?)
+    Ok(discriminator.replace(|model, optimizer| {
+        let (encoder, head) = model.into_parts();
+        let model = LlmDiscriminator::new(encoder.at_step(round.index), head);
+        update_discriminator(model, optimizer, &rows, round, &config)
+    })?)
 }
 
 /// Phase 2: the logit of every response, high = student, one device read.

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleDisplay};
+use burn::module::{Module, ModuleDisplay, ModuleVisitor, Param, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::store::ModuleRecord;
 use burn::tensor::Tensor;
 use burn_train::checkpoint::{Checkpointer, CheckpointerError, FileCheckpointer};
 use rayon::prelude::*;
@@ -38,7 +39,39 @@ impl<M: std::fmt::Debug> std::fmt::Debug for Learner<M> {
     }
 }
 
+/// Paths of the parameters that are trained, and whether there are others.
+#[derive(Default)]
+struct Trainable {
+    path: Vec<String>,
+    paths: Vec<String>,
+    has_frozen: bool,
+}
+
+impl ModuleVisitor for Trainable {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        match param.is_require_grad() {
+            true => self.paths.push(self.path.join(".")),
+            false => self.has_frozen = true,
+        }
+    }
+
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+}
+
 impl<M: Module> Learner<M> {
+    /// Paths of the trainable parameters; `None` when all are.
+    fn trainable(&self) -> Option<Vec<String>> {
+        let mut trainable = Trainable::default();
+        self.model().visit(&mut trainable);
+        trainable.has_frozen.then_some(trainable.paths)
+    }
+
     /// `model` must stand on an autodiff device.
     pub fn new(model: M, settings: OptimizerSettings) -> Self {
         Self { model: Some(model), optimizer: adamw(&settings), settings }
@@ -104,27 +137,39 @@ impl<M: Module> Learner<M> {
         self.optimizer = snapshot.optimizer;
     }
 
-    /// Writes weights and optimizer state into `folder` with burn-train's checkpointer.
+    /// Writes weights and optimizer state into `folder` with burn-train's checkpointer. Frozen weights are left out: they
+    /// are those of the model that the learner was made of.
     ///
     /// # Errors
     /// [`RilError::Checkpoint`] with the file.
     pub fn save(&self, folder: &Path, name: &str, step: usize) -> Result<(), RilError> {
-        let record = self.model().clone().into_record();
+        let record = match self.trainable() {
+            Some(paths) => self.model().clone().into_record_group(ParamGroup::from_paths(paths)),
+            None => self.model().clone().into_record(),
+        };
         FileCheckpointer::new(folder, name).save(step, record).map_err(failed(folder, name, step))?;
         let name = optimizer_name(name);
         let state = self.optimizer.to_record();
         FileCheckpointer::new(folder, &name).save(step, state).map_err(failed(folder, &name, step))
     }
 
-    /// Restores what [`Learner::save`] wrote, into a model of the same architecture.
+    /// Restores what [`Learner::save`] wrote, into a model of the same architecture, with the same frozen weights.
     ///
     /// # Errors
     /// [`RilError::Checkpoint`] when files are missing, broken, or of another architecture; the learner is untouched
     /// then.
     pub fn restore(&mut self, folder: &Path, name: &str, step: usize) -> Result<(), RilError> {
-        let record = FileCheckpointer::new(folder, name).restore(step).map_err(failed(folder, name, step))?;
-        let model = self.model().clone().try_load_record(record);
-        let model = model.map_err(|e| RilError::checkpoint(checkpoint_file(folder, name, step))(e.to_string()))?;
+        let record: ModuleRecord =
+            FileCheckpointer::new(folder, name).restore(step).map_err(failed(folder, name, step))?;
+        let broken = |reason| RilError::checkpoint(checkpoint_file(folder, name, step))(reason);
+        let record = match self.trainable() {
+            Some(paths) if record.len() != paths.len() => {
+                let reason = format!("expected {} trainable tensors, got {}", paths.len(), record.len());
+                return Err(broken(reason));
+            }
+            trainable => record.allow_partial(trainable.is_some()),
+        };
+        let model = self.model().clone().try_load_record(record).map_err(|error| broken(error.to_string()))?;
         let name = optimizer_name(name);
         let state = FileCheckpointer::new(folder, &name).restore(step).map_err(failed(folder, &name, step))?;
         self.optimizer = adamw(&self.settings).load_record(state);

@@ -13,6 +13,7 @@ use crate::adapters::ModelPolicy;
 use crate::error::RilError;
 use crate::group::{Group, Origin, Prompt, Response, ScoringBatch};
 use crate::learner::{Learner, TrainableModel, sum_gradients};
+use crate::rollout::mix_seed;
 
 /// How often and how hard the policy is updated on one batch of rollouts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,7 +32,7 @@ pub struct UpdatePlan<'a> {
     pub learning_rate: f64,
     /// Temperature that the samples were drawn at; the log-probs are those of the model at this temperature.
     pub temperature: f64,
-    /// For messages.
+    /// For messages, and for what the model draws at random in its passes with a gradient.
     pub step: usize,
 }
 
@@ -113,8 +114,8 @@ pub fn optimise<M: TrainableModel>(
         parts.extend(slices.par_iter().map(new).collect::<Result<Vec<_>, RilError>>()?);
     }
     let mut update = PolicyUpdate { rows: Vec::new(), grad_norm: 0.0 };
-    for _ in 0..plan.updates {
-        update = one_update(policy, &parts, step)?;
+    for number in 0..plan.updates {
+        update = one_update(policy, &parts, step, number)?;
     }
     Ok(update)
 }
@@ -229,9 +230,11 @@ fn one_update<M: TrainableModel>(
     policy: &mut Learner<M>,
     parts: &[Part],
     step: StepConstants<'_>,
+    number: usize,
 ) -> Result<PolicyUpdate, RilError> {
     let (passes_at_once, plan) = (policy.settings().passes_at_once, step.plan);
-    let (gradients, passes) = sum_gradients(policy.model(), parts, passes_at_once, |model, part| {
+    let drawing = policy.model().clone().at_step(mix_seed(plan.step as u64, number as u64));
+    let (gradients, passes) = sum_gradients(&drawing, parts, passes_at_once, |model, part| {
         let scores = scorer(model.clone(), plan).token_scores(&part.batch)?;
         let batch = part.policy_batch(&scores.log_probs, step)?;
         let entropy = scores.entropy.clone().map(Tensor::inner);
@@ -239,6 +242,8 @@ fn one_update<M: TrainableModel>(
         let loss = policy_loss(&batch, scores, plan.grpo)?;
         Ok((loss.loss, (loss.metrics, batch, detached)))
     })?;
+    // A copy that outlived the passes would keep the optimizer from writing in place.
+    drop(drawing);
     let metrics: Vec<PolicyMetrics> = passes.iter().map(|(metrics, ..)| metrics.clone()).collect();
     let rows = PolicyMetrics::cat(&metrics).map(PolicyMetrics::read).transpose()?.unwrap_or_default();
     let loss: f64 = rows.iter().map(|r| r.loss).sum();

@@ -12,6 +12,7 @@ use crate::config::OptimizerSettings;
 use crate::error::RilError;
 use crate::group::{Prompt, ScoringBatch};
 use crate::learner::{Learner, TrainableModel, sum_gradients};
+use crate::rollout::mix_seed;
 use crate::stage::{Stage, StageMetrics, batch_indices};
 
 /// Settings of SFT.
@@ -109,7 +110,10 @@ impl<M: TrainableModel> Stage for SftTrainer<M> {
             let loss = log_probs.mask_fill(padding, 0.0).sum().neg() / tokens as f64;
             Ok((loss.clone(), loss.inner()))
         };
-        let (gradients, losses) = sum_gradients(self.learner.model(), &parts, settings.passes_at_once, pass)?;
+        let model = self.learner.model().clone().at_step(mix_seed(self.config.seed, self.step as u64));
+        let (gradients, losses) = sum_gradients(&model, &parts, settings.passes_at_once, pass)?;
+        // A copy that outlived the passes would keep the optimizer from writing in place.
+        drop(model);
         let loss: f32 = Tensor::cat(losses, 0).sum().into_scalar();
         if !loss.is_finite() {
             return Err(RilError::NonFinite { step: self.step, what: "SFT loss", value: loss });

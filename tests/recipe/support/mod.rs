@@ -1,8 +1,10 @@
 //! Networks of a few thousand weights, and what they are trained on.
 
 use burn::tensor::Device;
+use ril::models::LoraConfig;
 use ril::models::Qwen2_5Vl;
 use ril::models::checkpoint::WeightType;
+use ril::models::lora::TargetModules;
 use ril::reward::{Judge, RuleJudge};
 use ril::{
     CachedResponse, OptimizerSettings, Question, RilConfig, RilError, RilTrainer, TeacherCache, TrainingData,
@@ -19,6 +21,13 @@ pub const STEPS: usize = 5;
 
 pub fn student() -> Qwen2_5Vl {
     fresh(TINY, &Vocabulary::new(), 7, &Device::flex().autodiff()).unwrap()
+}
+
+/// The same, frozen below adapters with dropout on every linear layer.
+pub fn adapted_student() -> Qwen2_5Vl {
+    let targets = TargetModules::AllLinear;
+    let lora = LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, target_modules: targets, ..LoraConfig::default() };
+    student().with_lora(&lora, 11).unwrap()
 }
 
 pub fn examples() -> Vec<Example> {
@@ -43,7 +52,15 @@ pub fn trainer(config: RilConfig) -> Result<RilTrainer<Qwen2_5Vl, RuleJudge>, Ri
 
 /// The same with another judge.
 pub fn trainer_with<J: Judge + Sync>(config: RilConfig, judge: J) -> Result<RilTrainer<Qwen2_5Vl, J>, RilError> {
-    let student = student();
+    trainer_of(student(), config, judge)
+}
+
+/// The same with another student, from which the discriminator starts too.
+pub fn trainer_of<J: Judge + Sync>(
+    student: Qwen2_5Vl,
+    config: RilConfig,
+    judge: J,
+) -> Result<RilTrainer<Qwen2_5Vl, J>, RilError> {
     let discriminator = discriminator_from(student.clone(), 5, &Device::flex().autodiff());
     let (questions, teachers) = questions_and_teachers(&student);
     let data = TrainingData { questions, teachers, judge };
@@ -64,9 +81,13 @@ pub fn questions_and_teachers(student: &Qwen2_5Vl) -> (Vec<Question>, TeacherCac
     (questions, teachers)
 }
 
-/// Weights as a folder that others read.
+/// Weights, or adapters where there are some, as a file that others read.
 pub fn weights(model: &Qwen2_5Vl) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
+    if model.has_lora() {
+        model.save_adapter(folder.path(), WeightType::F32).unwrap();
+        return std::fs::read(folder.path().join("adapter_model.safetensors")).unwrap();
+    }
     model.save(folder.path(), WeightType::F32).unwrap();
     std::fs::read(folder.path().join("model.safetensors")).unwrap()
 }

@@ -14,7 +14,7 @@ mod write;
 pub use read::{WeightFiles, load_module};
 pub(crate) use staged::StagedFolder;
 pub use write::save_module;
-pub(crate) use write::{SHARD_BYTES, save_with};
+pub(crate) use write::{SHARD_BYTES, save_with, write_tensors};
 
 use rayon::prelude::*;
 

@@ -50,6 +50,14 @@ impl WeightFiles {
         Ok(this)
     }
 
+    /// Opens one file of any name, checked as by [`Self::open`].
+    pub(crate) fn open_file(path: &Path) -> Result<Self, ModelError> {
+        let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        let mut this = Self { folder, files: Vec::new(), entries: BTreeMap::new(), read: BTreeSet::new() };
+        this.add(path.to_path_buf())?;
+        Ok(this)
+    }
+
     fn add(&mut self, path: PathBuf) -> Result<(), ModelError> {
         let broken = |reason: String| ModelError::Safetensors { path: path.clone(), reason };
         let mut file = File::open(&path).map_err(ModelError::io(&path))?;
@@ -135,6 +143,20 @@ impl WeightFiles {
             path: path.clone(),
             name: name.clone(),
             got: format!("{:?}", entry.dtype),
+        })
+    }
+}
+
+impl WeightFiles {
+    /// A matrix row by row as the module has it, `shape` = `[input, output]`.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    pub(crate) fn read_matrix(&mut self, rule: &TensorRule, shape: [usize; 2]) -> Result<Vec<f32>, ModelError> {
+        let values = self.read(rule, &rule.layout.stored_shape(&shape))?;
+        Ok(match rule.layout {
+            TensorLayout::AsIs => values,
+            TensorLayout::Transposed | TensorLayout::Kernel(_) => transpose(&values, shape[1], shape[0]),
         })
     }
 }

@@ -87,6 +87,19 @@ fn stage_shards(staged: &mut StagedFolder, shards: Vec<Vec<(String, StoredTensor
     Ok(())
 }
 
+/// Writes matrices into one file, ordered by name.
+pub(crate) fn write_tensors(
+    staged: &mut StagedFolder,
+    file: &str,
+    tensors: Vec<(TensorRule, Tensor<2>)>,
+    dtype: WeightType,
+) -> Result<(), ModelError> {
+    let stored = tensors.into_iter().map(|(rule, value)| (rule.name, StoredTensor::new(value, rule.layout, dtype)));
+    let mut stored: Vec<_> = stored.collect();
+    stored.sort_by(|a, b| a.0.cmp(&b.0));
+    staged.write(file, |out| write_safetensors(out, stored))
+}
+
 /// The bytes of `safetensors::serialize_to_file`, which would make a file that only its owner may read, unsynced.
 fn write_safetensors(out: &mut impl Write, tensors: Vec<(String, StoredTensor)>) -> std::io::Result<()> {
     let mut offset = 0;
@@ -129,16 +142,7 @@ impl<R: Fn(&str, &str) -> TensorRule> ModuleVisitor for Collector<R> {
             self.rounded.get_or_insert(rule.name);
             return;
         }
-        let value = value.detach();
-        let dims: [usize; D] = value.dims();
-        let tensor = StoredTensor {
-            shape: rule.layout.stored_shape(&dims),
-            layout: rule.layout,
-            dims: dims.to_vec(),
-            flat: value.flatten::<1>(0, D - 1),
-            dtype: self.dtype,
-        };
-        self.tensors.push((rule.name, tensor));
+        self.tensors.push((rule.name, StoredTensor::new(value, rule.layout, self.dtype)));
     }
 }
 
@@ -152,6 +156,13 @@ struct StoredTensor {
 }
 
 impl StoredTensor {
+    fn new<const D: usize>(value: Tensor<D>, layout: TensorLayout, dtype: WeightType) -> Self {
+        let value = value.detach();
+        let dims: [usize; D] = value.dims();
+        let shape = layout.stored_shape(&dims);
+        Self { shape, layout, dims: dims.to_vec(), flat: value.flatten::<1>(0, D - 1), dtype }
+    }
+
     fn dtype(&self) -> Dtype {
         match self.dtype {
             WeightType::F32 => Dtype::F32,

@@ -1,16 +1,37 @@
-//! Linear layers over packed tokens, and gathers of rows.
+//! Linear layers over packed tokens, with or without an adapter, and gathers of rows.
 
-use burn::nn::{Linear, LinearConfig};
+use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::lora::LoraFactors;
+
+/// `x weight + bias`, plus what an adapter adds.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[input, output]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[output]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// The adapter; `None` in a plain model.
+    pub lora: Option<LoraFactors>,
+}
 
 /// A linear layer whose values come later; nothing is allocated before the first use.
 pub(crate) fn linear(input: usize, output: usize, bias: bool, device: &Device) -> Linear {
-    LinearConfig::new(input, output).with_bias(bias).with_initializer(burn::module::Initializer::Zeros).init(device)
+    Linear {
+        weight: Initializer::Zeros.init([input, output], device),
+        bias: bias.then(|| Initializer::Zeros.init([output], device)),
+        lora: None,
+    }
 }
 
-/// `x weight + bias`, `[tokens, input]` to `[tokens, output]`.
+/// `[tokens, input]` to `[tokens, output]`.
 pub(crate) fn project(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
-    ril_kernels::linear(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()))
+    let bias = layer.bias.as_ref().map(|bias| bias.val());
+    match &layer.lora {
+        None => ril_kernels::linear(x, layer.weight.val(), bias),
+        Some(lora) => lora.project(x, layer.weight.val(), bias),
+    }
 }
 
 /// Rows of `x` in the given order; nothing is done where that is the order they are in.

@@ -1,11 +1,10 @@
 //! Gated feed-forward block.
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use ril_kernels::swiglu;
 
-use super::linear::{linear, project};
+use super::linear::{Linear, linear, project};
 
 /// SwiGLU: `down(silu(gate(x)) * up(x))` (arXiv 2002.05202).
 #[derive(Module, Debug)]

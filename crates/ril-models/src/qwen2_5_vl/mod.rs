@@ -1,6 +1,7 @@
 //! Qwen2.5-VL (arXiv 2502.13923): vision tower, decoder, processor and folder, one struct.
 
 pub mod config;
+mod lora;
 pub mod position;
 pub mod processor;
 mod processor_config;
@@ -15,7 +16,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::{Module, Param, ParamId};
-use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use ril_kernels::{AttentionPlan, to_int8};
 use serde_json::Value;
@@ -24,9 +24,10 @@ use crate::chat_template::{ChatTemplate, Content, Message};
 use crate::checkpoint::{SHARD_BYTES, StagedFolder, WeightFiles, WeightType, load_module, save_with};
 use crate::error::ModelError;
 use crate::input::{ImageBatch, ModelInput, Padding, TokenBatch};
+use crate::lora::LoraState;
 use crate::nn::init::{InitialStd, init_weights};
 use crate::nn::kv_cache::KvCache;
-use crate::nn::linear::{index, linear, reorder};
+use crate::nn::linear::{Linear, index, linear, reorder};
 use crate::nn::packing::Packing;
 use crate::tokenizer::TextTokenizer;
 use crate::traits::{CausalLm, ChatModel, VisionLanguageModel};
@@ -58,6 +59,8 @@ pub struct Qwen2_5Vl {
     pub lm_head: Option<Linear>,
     #[module(skip)]
     parts: Arc<Qwen2_5VlParts>,
+    #[module(skip)]
+    lora: Option<LoraState>,
 }
 
 /// What a folder holds beside the weights.
@@ -153,6 +156,7 @@ impl Qwen2_5Vl {
             model: TextModel::new(&config.text, device),
             lm_head: (!config.tie_word_embeddings).then(head),
             parts,
+            lora: None,
         }
     }
 
@@ -174,7 +178,8 @@ impl Qwen2_5Vl {
     /// [`checkpoint`](crate::checkpoint).
     ///
     /// # Errors
-    /// [`ModelError::Quantized`] after [`Self::into_int8`], [`ModelError::Io`] with the path. A folder of before is
+    /// [`ModelError::Quantized`] after [`Self::into_int8`], [`ModelError::Adapters`] before [`Self::merge_lora`],
+    /// [`ModelError::Io`] with the path. A folder of before is
     /// untouched, unless renaming the finished files failed:
     /// then it has neither `model.safetensors` nor an index, and does not load.
     pub fn save(&self, folder: &Path, dtype: WeightType) -> Result<(), ModelError> {
@@ -182,6 +187,9 @@ impl Qwen2_5Vl {
     }
 
     fn save_in_shards(&self, folder: &Path, dtype: WeightType, shard_bytes: usize) -> Result<(), ModelError> {
+        if self.has_lora() {
+            return Err(ModelError::Adapters("save"));
+        }
         let parts = &self.parts;
         let mut config = parts.config_json.clone();
         let name = match dtype {
@@ -233,7 +241,7 @@ impl Qwen2_5Vl {
         }
         if let Some(weight) = head {
             let id = self.lm_head.as_ref().map_or_else(ParamId::new, |head| head.weight.id);
-            self.lm_head = Some(Linear { weight: Param::initialized(id, weight), bias: None });
+            self.lm_head = Some(Linear { weight: Param::initialized(id, weight), bias: None, lora: None });
         }
         self
     }
@@ -322,7 +330,10 @@ impl Qwen2_5Vl {
 impl CausalLm for Qwen2_5Vl {
     fn hidden_states(&self, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor<3>, ModelError> {
         // As one task of the pool: otherwise each operator is one, and wakes a thread before it starts.
-        rayon::join(|| self.forward(input, cache), || ()).0
+        match self.with_dropout(input) {
+            None => rayon::join(|| self.forward(input, cache), || ()).0,
+            Some(model) => rayon::join(|| model.forward(input, cache), || ()).0,
+        }
     }
 
     fn head_weight(&self) -> Tensor<2> {
@@ -340,6 +351,10 @@ impl CausalLm for Qwen2_5Vl {
 
     fn max_positions(&self) -> Option<usize> {
         Some(self.parts.max_positions)
+    }
+
+    fn at_step(self, step: u64) -> Self {
+        Self { lora: self.lora.map(|lora| lora.at_step(step)), ..self }
     }
 
     fn forbidden_ids(&self) -> &[u32] {

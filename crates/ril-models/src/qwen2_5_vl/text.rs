@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use ril_kernels::{AttentionPlan, RotaryTable, attention, rotate};
 
 use crate::nn::kv_cache::KvCache;
-use crate::nn::linear::{linear, project};
+use crate::nn::linear::{Linear, linear, project};
 use crate::nn::mlp::SwiGlu;
 use crate::nn::rms_norm::RmsNorm;
 use crate::nn::rotary::inverse_frequencies;

@@ -6,13 +6,12 @@
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use ril_kernels::{AttentionPlan, RotaryTable, attention, rotate};
 
 use crate::error::ModelError;
 use crate::input::{GridThw, ImageBatch};
-use crate::nn::linear::{linear, project, reorder};
+use crate::nn::linear::{Linear, linear, project, reorder};
 use crate::nn::mlp::SwiGlu;
 use crate::nn::rms_norm::RmsNorm;
 use crate::nn::rotary::inverse_frequencies;

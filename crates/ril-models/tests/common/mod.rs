@@ -1,6 +1,8 @@
 //! The fixtures of `scripts/reference/qwen2_5_vl.py`, and comparisons with them.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod lora;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 use ril_models::image::open_image;
 use ril_models::{
-    CausalLm, Content, ImageBatch, Message, ModelError, ModelInput, Padding, Qwen2_5Vl, Role, TokenBatch,
+    CausalLm, ChatModel, Content, ImageBatch, Message, ModelError, ModelInput, Padding, Qwen2_5Vl, Role, TokenBatch,
 };
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -310,4 +312,17 @@ pub fn read_json(path: &Path) -> Value {
 
 pub fn write_json(path: &Path, value: &Value) {
     std::fs::write(path, serde_json::to_vec_pretty(value).unwrap()).unwrap();
+}
+
+/// Ids of a question about a picture, ids of one response to it, and the log-probabilities of these.
+pub fn score(model: &Qwen2_5Vl, picture: &Path) -> (Vec<u32>, Vec<u32>, Vec<f32>) {
+    let question = Message::user_with_images("What is it?", vec![open_image(picture).unwrap().into()]);
+    let input = model.encode(&[question]).unwrap();
+    let mut response = model.parts().tokenizer.encode("A cat, I see.").unwrap();
+    response.extend(model.parts().tokenizer.token_id("<|im_end|>"));
+    let prompt = input.tokens.ids().to_vec();
+    let answer = TokenBatch::padded(std::slice::from_ref(&response), 0, Padding::Right);
+    let all = logits(model, &ModelInput { tokens: input.tokens.join(&answer).unwrap(), ..input });
+    let log_probs = response.iter().zip(&all[prompt.len() - 1..]).map(|(&id, logits)| log_prob(logits, id)).collect();
+    (prompt, response, log_probs)
 }

@@ -20,6 +20,14 @@ pub struct LmEncoder<M: Module> {
     pub model: M,
 }
 
+impl<M: TrainableModel> LmEncoder<M> {
+    /// The encoder for one step of training: see [`CausalLm::at_step`](ril_models::CausalLm::at_step).
+    #[must_use]
+    pub fn at_step(self, step: u64) -> Self {
+        Self { model: self.model.at_step(step) }
+    }
+}
+
 impl<M: TrainableModel> SequenceEncoder for LmEncoder<M> {
     type Input = ModelInput;
     type Error = RilError;

@@ -1,0 +1,196 @@
+//! Low-rank adapters (LoRA, arXiv 2106.09685) on a frozen model, in and out of PEFT's folders.
+//!
+//! A linear layer with an adapter computes `x W + bias + scale * (dropout(x) A) B` with `A: [input, rank]`, `B: [rank, output]`
+//! and `scale = alpha / rank`, or `alpha / sqrt(rank)` with rsLoRA (arXiv 2312.03732). `B` starts at 0, so that a new adapter changes
+//! nothing; `A` is uniform in `+-1 / sqrt(input)`, as PEFT's. Only `A` and `B` are trained: every other parameter is
+//! frozen, gets no gradient and has no state in an optimizer.
+//!
+//! ```no_run
+//! use burn::tensor::Device;
+//! use ril_models::checkpoint::WeightType;
+//! use ril_models::{LoraConfig, Qwen2_5Vl};
+//!
+//! # fn main() -> Result<(), ril_models::ModelError> {
+//! let base = Qwen2_5Vl::from_folder("Qwen2.5-VL-3B-Instruct".as_ref(), &Device::flex().autodiff())?;
+//! let student = base.with_lora(&LoraConfig { rank: 16, alpha: 32.0, ..LoraConfig::default() }, 0)?;
+//! // ... train it ...
+//! student.save_adapter("adapter".as_ref(), WeightType::F32)?;
+//! student.merge_lora()?.save("merged".as_ref(), WeightType::Bf16)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod dropout;
+mod folder;
+mod target;
+
+pub use config::LoraConfig;
+pub use target::{Overrides, TargetModules};
+
+use std::sync::Arc;
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use self::dropout::Dropout;
+use self::target::{Kind, Matcher};
+use crate::error::ModelError;
+use crate::nn::linear::Linear;
+use crate::seed::mix_seed;
+
+pub(crate) use self::folder::{load, save};
+
+/// Name of PEFT's settings file.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// Name of PEFT's weights file.
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+
+/// The adapter of one layer.
+#[derive(Module, Debug)]
+pub struct LoraFactors {
+    /// `[input, rank]`; PEFT's `lora_A.weight`, transposed.
+    pub a: Param<Tensor<2>>,
+    /// `[rank, output]`; PEFT's `lora_B.weight`, transposed.
+    pub b: Param<Tensor<2>>,
+    #[module(skip)]
+    scale: f64,
+    /// Set for one forward of a training step.
+    #[module(skip)]
+    dropout: Option<Dropout>,
+}
+
+impl LoraFactors {
+    /// `x weight + bias + scale * (dropout(x) a) b`.
+    pub(crate) fn project(&self, x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+        let dropped = match self.dropout {
+            Some(dropout) => dropout.apply(x.clone()),
+            None => x.clone(),
+        };
+        let y = ril_kernels::linear(x, weight, bias);
+        ril_kernels::add_low_rank(y, dropped, [self.a.val(), self.b.val()], self.scale)
+    }
+
+    /// `scale * a b`, `[input, output]`.
+    fn delta(&self) -> Tensor<2> {
+        ril_kernels::linear(self.a.val().detach(), self.b.val().detach(), None) * self.scale
+    }
+}
+
+/// What a model with adapters knows of them.
+#[derive(Debug, Clone)]
+pub(crate) struct LoraState {
+    pub config: Arc<LoraConfig>,
+    seed: u64,
+    step: u64,
+}
+
+impl LoraState {
+    pub fn new(config: LoraConfig, seed: u64) -> Self {
+        Self { config: Arc::new(config), seed, step: 0 }
+    }
+
+    /// The same for another step.
+    pub fn at_step(self, step: u64) -> Self {
+        Self { step, ..self }
+    }
+
+    /// The seed of dropout for an input, if there is dropout: another one in each step and for each micro-batch, which
+    /// the ids of its tokens tell apart.
+    pub fn dropout_seed(&self, ids: &[u32]) -> Option<u64> {
+        let step = mix_seed(self.seed, self.step);
+        (self.config.dropout > 0.0).then(|| ids.iter().fold(step, |seed, &id| mix_seed(seed, u64::from(id))))
+    }
+}
+
+/// A layer that may have an adapter: its name in the module tree of transformers 5, and in those before.
+pub(crate) struct Layer<'a> {
+    pub name: String,
+    pub older_names: Vec<String>,
+    pub linear: &'a mut Linear,
+}
+
+impl Layer<'_> {
+    fn is_target(&self, matcher: &Matcher) -> bool {
+        let mut names = std::iter::once(&self.name).chain(&self.older_names);
+        names.any(|name| matcher.is_target(name, Kind::Linear))
+    }
+}
+
+/// The layers that the configuration names, checked: at least one, and none of `others`, the modules that are no linear
+/// layers (or the head).
+fn targets<'a>(
+    layers: Vec<Layer<'a>>,
+    others: &[&str],
+    config: &LoraConfig,
+    matcher: &Matcher,
+) -> Result<Vec<Layer<'a>>, ModelError> {
+    if let Some(other) = others.iter().find(|name| matcher.is_target(name, Kind::Other)) {
+        let message =
+            format!("target_modules: {other} is named, but adapters are for linear layers other than the head");
+        return Err(ModelError::Config(message));
+    }
+    let targets: Vec<_> = layers.into_iter().filter(|layer| layer.is_target(matcher)).collect();
+    if targets.is_empty() {
+        return Err(ModelError::Config(format!("target_modules: {:?} names no layer", config.target_modules)));
+    }
+    Ok(targets)
+}
+
+/// Puts fresh adapters on the layers that the configuration names.
+pub(crate) fn attach(
+    layers: Vec<Layer<'_>>,
+    others: &[&str],
+    config: &LoraConfig,
+    seed: u64,
+) -> Result<(), ModelError> {
+    config.validate()?;
+    let matcher = config.matcher()?;
+    for (number, layer) in targets(layers, others, config, &matcher)?.into_iter().enumerate() {
+        let [input, output] = layer.linear.weight.lazy_shape().dims();
+        let shape = config.shape(&matcher, &layer.name);
+        let mut rng = ChaCha8Rng::seed_from_u64(mix_seed(seed, number as u64));
+        let bound = (input as f32).powf(-0.5);
+        let a = (0..input * shape.rank).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect();
+        let device = layer.linear.weight.lazy_device();
+        let factors = factors([a, vec![0.0; shape.rank * output]], [input, shape.rank, output], shape.scale, &device);
+        layer.linear.lora = Some(factors);
+    }
+    Ok(())
+}
+
+/// `values` are `a` and `b` row by row.
+fn factors(values: [Vec<f32>; 2], [input, rank, output]: [usize; 3], scale: f64, device: &Device) -> LoraFactors {
+    let [a, b] = values;
+    let param =
+        |values, shape: [usize; 2]| Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device));
+    LoraFactors { a: param(a, [input, rank]), b: param(b, [rank, output]), scale, dropout: None }
+}
+
+/// Adds every adapter to the weight below it, and takes it off.
+pub(crate) fn merge(layers: Vec<Layer<'_>>) -> Result<(), ModelError> {
+    let rounded =
+        layers.iter().find(|l| matches!(l.linear.weight.val().dtype(), DType::QFloat(_)) && l.linear.lora.is_some());
+    if let Some(layer) = rounded {
+        return Err(ModelError::Quantized { name: layer.name.clone() });
+    }
+    for Layer { linear, .. } in layers {
+        let Some(lora) = linear.lora.take() else { continue };
+        let weight = linear.weight.val().detach();
+        // Detached, since only a leaf can be trained.
+        let merged = (lora.delta().cast(weight.dtype()) + weight).detach();
+        linear.weight = Param::initialized(linear.weight.id, merged);
+    }
+    Ok(())
+}
+
+/// Sets the seeds of one forward.
+pub(crate) fn set_dropout(layers: Vec<Layer<'_>>, share: f64, seed: u64) {
+    for (number, Layer { linear, .. }) in layers.into_iter().enumerate() {
+        if let Some(lora) = &mut linear.lora {
+            lora.dropout = Some(Dropout { share, seed: mix_seed(seed, number as u64) });
+        }
+    }
+}
