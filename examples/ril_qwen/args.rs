@@ -7,6 +7,8 @@ use ril::models::LoraConfig;
 use ril::monitor::MonitorMode;
 use serde::{Deserialize, Serialize};
 
+use crate::servers::ServerSettings;
+
 /// Train a small vision-language model by reinforcement and imitation, and compare it with reinforcement alone.
 ///
 /// Without --model: handwritten digits, two toy teachers, a toy student, all inside this repository.
@@ -14,7 +16,7 @@ use serde::{Deserialize, Serialize};
 #[command(version)]
 pub struct Args {
     /// Go on with an interrupted run in this folder; its own settings are used
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["Settings", "out", "train_teachers"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["Settings", "ServerSettings", "out", "train_teachers"])]
     pub resume: Option<PathBuf>,
     /// New folder for the run [default: runs/ril_qwen-seedN]
     #[arg(long)]
@@ -90,6 +92,10 @@ pub struct Settings {
     /// Cached teacher answers, JSON lines: {"question": id, "teacher": name, "response"}
     #[arg(long, requires = "model")]
     pub teacher_responses: Option<PathBuf>,
+    /// Judges and samplers elsewhere
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub servers: ServerSettings,
     /// Where the run computes
     #[arg(skip)]
     pub device: DeviceName,
@@ -247,6 +253,11 @@ mod tests {
             "--micro-batch-rows 3",
             "--rows-at-once 3",
             "--checkpoint-every 3",
+            "--judge-server u --judge-model m",
+            "--judge-prompt short",
+            "--judge-max-tokens 3",
+            "--requests-at-once 3",
+            "--api-key-env K",
             "--validation",
             "--quick",
             "--model m --data d --teacher-responses t",
@@ -279,5 +290,7 @@ mod tests {
         let endless = Settings::try_parse_from(["ril_qwen", "--lora-rank", "2", "--lora-alpha", "inf"]).unwrap();
         assert!(endless.check().unwrap_err().contains("lora_alpha"));
         assert_eq!(refusal("--lora-alpha 4"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refusal("--judge-server u"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refusal("--rollout-server u --rollout-model m"), ErrorKind::MissingRequiredArgument);
     }
 }

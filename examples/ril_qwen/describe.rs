@@ -45,6 +45,14 @@ pub fn table(settings: &Settings, world: &World) -> Vec<(String, String)> {
     {
         table.extend(path.as_ref().map(|p| (name, p.display().to_string())));
     }
+    let servers = &settings.servers;
+    if let Some(model) = &servers.judge_model {
+        table.push(("judge", format!("{model}, {} prompt", servers.judge_prompt.name())));
+    }
+    if let Some(model) = &servers.rollout_model {
+        let time = if servers.sample_ahead { "one step ahead" } else { "before each step" };
+        table.push(("samples of the loops", format!("{model} on a server, {time}")));
+    }
     table.extend(settings.lora().map(|lora| ("adapters, rank / alpha", format!("{} / {}", lora.rank, lora.alpha))));
     table.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }
@@ -63,11 +71,17 @@ pub fn command(settings: &Settings) -> String {
     let (given, usual) = (fields(settings), fields(&Settings::parse_from(["ril_qwen"])));
     let mut command = settings.device.cargo_run();
     for (name, value) in given.iter().filter(|(name, value)| *name == "seed" || usual.get(*name) != Some(value)) {
-        command += &format!(" --{}", name.replace('_', "-"));
-        match value {
-            Value::Bool(_) => {}
-            Value::String(text) => command += &format!(" {}", quoted(text)),
-            other => command += &format!(" {other}"),
+        let flag = name.replace('_', "-");
+        let values = match value {
+            Value::Array(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        for value in values {
+            command += &match value {
+                Value::Bool(_) => format!(" --{flag}"),
+                Value::String(text) => format!(" --{flag} {}", quoted(text)),
+                other => format!(" --{flag} {other}"),
+            };
         }
     }
     command
@@ -105,7 +119,9 @@ mod tests {
     fn the_command_gives_the_same_settings() {
         let all = "--seed 7 --steps 3 --sft-steps 0 --held-out 9 --questions-per-step 2 --learning-rate 0.00001 \
                    --max-new-tokens 8 --discriminator-steps 5 --micro-batch-rows 3 --rows-at-once 12 \
-                   --checkpoint-every 4 --lora-rank 4 --lora-alpha 6.5";
+                   --checkpoint-every 4 --lora-rank 4 --lora-alpha 6.5 --judge-server http://a --judge-server http://b \
+                   --judge-model j --judge-prompt short --judge-max-tokens 9 --rollout-server http://c --rollout-model s \
+                   --adapter-folder /tmp/a --sample-ahead --requests-at-once 5 --api-key-env KEY";
         for flags in [
             String::new(),
             all.into(),

@@ -14,6 +14,7 @@ mod models;
 mod outcome;
 mod plan;
 mod recipe;
+mod servers;
 mod start;
 mod task;
 mod teachers;

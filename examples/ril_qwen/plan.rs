@@ -23,6 +23,7 @@ pub fn loop_config(settings: &Settings) -> RilConfig {
         config.policy.passes_at_once = 2;
         config.prompt.system = DISCRIMINATOR_SYSTEM.into();
     }
+    config.sampler_correction = settings.servers.correction();
     config.seed = settings.seed;
     config
 }
@@ -66,6 +67,7 @@ fn paper_rates(optimizer: OptimizerSettings) -> OptimizerSettings {
 /// [`RilError::Config`] and those of the cores, with the setting.
 pub fn check(settings: &Settings) -> Result<(), RilError> {
     settings.check().map_err(RilError::Config)?;
+    settings.servers.check()?;
     let config = loop_config(settings);
     config.validate()?;
     config.clone().without_imitation().validate()?;

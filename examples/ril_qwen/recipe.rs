@@ -12,7 +12,6 @@ use ril::models::files::write_atomic;
 use ril::models::generate::SamplingParams;
 use ril::models::{ModelError, Qwen2_5Vl, lora};
 use ril::monitor::Monitor;
-use ril::reward::RuleJudge;
 use ril::rollout::mix_seed;
 use ril::run::{Outcome, RunFolder};
 use ril::{
@@ -23,6 +22,7 @@ use ril::{
 use crate::args::Settings;
 use crate::outcome::{self, Arm};
 use crate::plan::{loop_config, pretraining};
+use crate::servers::RunJudge;
 use crate::world::World;
 
 /// A run with all that it needs.
@@ -32,6 +32,7 @@ pub struct Recipe {
     pub device: Device,
     pub monitor: Monitor,
     pub world: World,
+    pub judge: RunJudge,
 }
 
 /// Why a stage gives no result.
@@ -128,11 +129,12 @@ impl Recipe {
             let data = TrainingData {
                 questions: self.world.train.clone(),
                 teachers: teachers.unwrap_or_default(),
-                judge: RuleJudge::default(),
+                judge: self.judge.clone(),
             };
-            let mut trainer = RilTrainer::new(student, discriminator, data, config)?;
-            finished(self.run.run_stage(name, &mut trainer, &mut self.monitor)?)?;
-            self.store(name, &trainer.policy())?;
+            let trainer = RilTrainer::new(student, discriminator, data, config)?;
+            let mut steps = self.settings.servers.stage(trainer)?;
+            finished(steps.run(&self.run, name, &mut self.monitor)?)?;
+            self.store(name, &steps.policy())?;
         }
         self.run.forget_checkpoints(name)?;
         self.run.forget_checkpoints(&discriminator_stage(name))?;
@@ -207,7 +209,7 @@ impl Recipe {
         if !file.exists() {
             let benchmark = Benchmark {
                 questions,
-                judge: RuleJudge::default(),
+                judge: self.judge.clone(),
                 params: SamplingParams::greedy(self.settings.max_new_tokens()),
                 rows_at_once: self.settings.evaluation_rows(),
             };

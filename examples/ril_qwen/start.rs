@@ -52,7 +52,8 @@ pub fn start(args: &Args, monitor: Monitor) -> Result<Outcome, Box<dyn Error>> {
     }
     let run = RunFolder::open(&folder, settings.checkpoint_every)?;
     let command = how_to_go_on(args, &folder, &settings);
-    let outcome = Recipe { run, settings, device, monitor, world }.carry_out()?;
+    let judge = settings.servers.judge(&run)?;
+    let outcome = Recipe { run, settings, device, monitor, world, judge }.carry_out()?;
     if outcome == Outcome::Interrupted {
         println!("Stopped. Go on with: {command}");
     }

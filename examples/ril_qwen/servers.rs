@@ -1,0 +1,186 @@
+//! Judges and samplers behind servers: settings, and what they make.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Parser, ValueEnum};
+use ril::client::{ChatClient, ChatRequest, ClientConfig, ClientError};
+use ril::grpo::{SamplerBound, SamplerCorrection, SamplerLevel};
+use ril::models::checkpoint::WeightType;
+use ril::models::{CausalLm, Qwen2_5Vl};
+use ril::reward::{AnswerStore, HttpJudge, Judge, PromptTemplate, RuleJudge};
+use ril::run::{Outcome, RunFolder};
+use ril::server::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig};
+use ril::{RilError, RilTrainer, SampleTime, ServedStage, Stage};
+use serde::{Deserialize, Serialize};
+
+/// Who decides in a run whether an answer is right.
+pub type RunJudge = Arc<dyn Judge + Send + Sync>;
+
+/// A language model as the judge, and a server that samples.
+#[derive(Debug, Clone, PartialEq, Parser, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerSettings {
+    /// Address of an OpenAI-compatible server whose model judges the answers; several share the load [default: rules]
+    #[arg(long, requires = "judge_model", value_name = "URL")]
+    pub judge_server: Vec<String>,
+    /// The judge, as its server names it
+    #[arg(long, requires = "judge_server", value_name = "NAME")]
+    pub judge_model: Option<String>,
+    /// Prompt of the judge: a short reason and then the verdict, or the verdict alone
+    #[arg(long, value_enum, default_value = "reasoned")]
+    pub judge_prompt: JudgePrompt,
+    /// Longest verdict, in tokens
+    #[arg(long, default_value_t = 512)]
+    pub judge_max_tokens: usize,
+    /// Address of a vLLM server that samples the student's answers in the loops; it is pushed the adapters
+    #[arg(long, requires_all = ["rollout_model", "adapter_folder", "lora_rank"], value_name = "URL")]
+    pub rollout_server: Vec<String>,
+    /// The student before the loops (models/sft of this run, or what it started from), as that server names it
+    #[arg(long, requires = "rollout_server", value_name = "NAME")]
+    pub rollout_model: Option<String>,
+    /// Folder for the adapters, which this program and the server see under the same absolute path
+    #[arg(long, requires = "rollout_server", value_name = "FOLDER")]
+    pub adapter_folder: Option<PathBuf>,
+    /// Sample a step's answers while the step before is computed: one step stale, corrected by importance
+    #[arg(long, requires = "rollout_server")]
+    pub sample_ahead: bool,
+    /// Requests under way at once, to each kind of server
+    #[arg(long, default_value_t = 16)]
+    pub requests_at_once: usize,
+    /// Environment variable that holds the key of the servers
+    #[arg(long)]
+    pub api_key_env: Option<String>,
+}
+
+/// The embedded prompts of judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JudgePrompt {
+    #[default]
+    Reasoned,
+    Short,
+}
+
+impl JudgePrompt {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reasoned => "reasoned",
+            Self::Short => "short",
+        }
+    }
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self::parse_from(["ril_qwen"])
+    }
+}
+
+impl ServerSettings {
+    fn client(&self, servers: &[String]) -> Result<ChatClient, ClientError> {
+        ChatClient::new(ClientConfig {
+            api_key_env: self.api_key_env.clone(),
+            max_in_flight: self.requests_at_once,
+            ..ClientConfig::new(servers)
+        })
+    }
+
+    /// Everything that can be wrong before a run begins: addresses, counts, a key that is missing.
+    ///
+    /// # Errors
+    /// [`RilError::Config`] with the setting.
+    pub fn check(&self) -> Result<(), RilError> {
+        for servers in [&self.judge_server, &self.rollout_server].into_iter().filter(|servers| !servers.is_empty()) {
+            self.client(servers).map_err(|error| RilError::Config(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The judge of a run, which keeps its verdicts in the run's folder.
+    ///
+    /// # Errors
+    /// The client's and the store's.
+    pub fn judge(&self, run: &RunFolder) -> Result<RunJudge, RilError> {
+        let Some(model) = &self.judge_model else { return Ok(Arc::new(RuleJudge::default())) };
+        let client = self.client(&self.judge_server).map_err(|error| RilError::Config(error.to_string()))?;
+        let template = match self.judge_prompt {
+            JudgePrompt::Reasoned => PromptTemplate::judge(),
+            JudgePrompt::Short => PromptTemplate::judge_short(),
+        };
+        let request = ChatRequest {
+            temperature: Some(0.0),
+            max_tokens: Some(self.judge_max_tokens),
+            ..ChatRequest::new(model.as_str(), vec![])
+        };
+        let store = AnswerStore::open(run.file("verdicts.redb"))?;
+        Ok(Arc::new(HttpJudge::new(client, request, template).with_store(Arc::new(store))))
+    }
+
+    /// Weights of samples by how likely they are to the policy now; `None` where the policy itself samples.
+    pub fn correction(&self) -> Option<SamplerCorrection> {
+        let (level, bound) = (SamplerLevel::Token, SamplerBound::Truncate);
+        let correction = SamplerCorrection { level, bound, min_ratio: 0.0, max_ratio: 3.0 };
+        (!self.rollout_server.is_empty()).then_some(correction)
+    }
+
+    /// A loop whose samples come from the server, which gets the adapters of each step; `None` where the policy samples.
+    ///
+    /// # Errors
+    /// The client's.
+    pub fn stage(&self, trainer: RilTrainer<Qwen2_5Vl, RunJudge>) -> Result<Loop, RilError> {
+        let (Some(model), Some(folder)) = (&self.rollout_model, &self.adapter_folder) else {
+            return Ok(Loop::Local(Box::new(trainer)));
+        };
+        let client = self.client(&self.rollout_server).map_err(|error| RilError::Config(error.to_string()))?;
+        let config = ServerRolloutConfig {
+            model: model.clone(),
+            tokens: SampledTokens::Returned,
+            samples_per_request: None,
+            adapter_folder: Some(AdapterFolder { here: folder.clone(), at_server: folder.clone() }),
+        };
+        let rollout = ServerRollout::new(client, config, trainer.policy().forbidden_ids());
+        let time = if self.sample_ahead { SampleTime::DuringStepBefore } else { SampleTime::BeforeStep };
+        Ok(Loop::Served(Box::new(ServedStage::new(trainer, rollout, push as Push, time))))
+    }
+}
+
+fn push(rollout: &mut ServerRollout, trainer: &RilTrainer<Qwen2_5Vl, RunJudge>) -> Result<(), RilError> {
+    let save = |folder: &std::path::Path| Ok(trainer.policy().save_adapter(folder, WeightType::F32)?);
+    rollout.push_adapter(trainer.next_step() as u64, save)
+}
+
+type Push = fn(&mut ServerRollout, &RilTrainer<Qwen2_5Vl, RunJudge>) -> Result<(), RilError>;
+
+/// A loop, wherever its samples come from.
+pub enum Loop {
+    Local(Box<RilTrainer<Qwen2_5Vl, RunJudge>>),
+    Served(Box<ServedStage<Qwen2_5Vl, RunJudge, ServerRollout, Push>>),
+}
+
+impl Loop {
+    /// All steps, in the run's folder.
+    ///
+    /// # Errors
+    /// The stage's.
+    pub fn run(
+        &mut self,
+        run: &RunFolder,
+        name: &str,
+        monitor: &mut ril::monitor::Monitor,
+    ) -> Result<Outcome, RilError> {
+        match self {
+            Self::Local(trainer) => run.run_stage(name, trainer.as_mut(), monitor),
+            Self::Served(stage) => run.run_stage(name, stage.as_mut(), monitor),
+        }
+    }
+
+    /// The policy as it is now.
+    pub fn policy(&self) -> Qwen2_5Vl {
+        match self {
+            Self::Local(trainer) => trainer.policy(),
+            Self::Served(stage) => stage.trainer().policy(),
+        }
+    }
+}
