@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::final_number::final_number;
 use crate::number::Number;
-use crate::{Sample, Verdict, rule};
+use crate::{RewardError, Sample, Verdict, rule};
 
 /// How far two numbers may lie apart and still agree; `a` is the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,7 +15,19 @@ pub enum Tolerance {
 }
 
 impl Tolerance {
-    fn holds(self, reference: f64, response: f64) -> bool {
+    /// Checks the width or share.
+    ///
+    /// # Errors
+    /// [`RewardError::Config`] unless it is finite and not negative.
+    pub fn validate(self) -> Result<(), RewardError> {
+        let (Self::Absolute(width) | Self::Relative(width)) = self;
+        if width.is_finite() && width >= 0.0 {
+            return Ok(());
+        }
+        Err(RewardError::Config(format!("tolerance: expected a finite number of at least 0, got {width}")))
+    }
+
+    pub(crate) fn holds(self, reference: f64, response: f64) -> bool {
         let allowed = match self {
             Self::Absolute(width) => width,
             Self::Relative(share) => share * reference.abs(),
