@@ -79,7 +79,7 @@ impl Comparison {
             (Expr::Percent(a), Expr::Percent(b), _) => return self.same_scalar(a, b),
             (Expr::Percent(inner), other, PercentSign::Optional)
             | (other, Expr::Percent(inner), PercentSign::Optional)
-                if !is_percent(other) && self.same_value(inner, other) =>
+                if !is_percent(other) && is_amount(inner) && self.same_value(inner, other) =>
             {
                 return true;
             }
@@ -170,6 +170,11 @@ fn factor_between(a: &Expr, b: &Expr) -> Option<f64> {
 
 fn is_percent(expr: &Expr) -> bool {
     matches!(expr, Expr::Percent(_))
+}
+
+/// Whether a number can be one of percent whose sign was left out; 0.5 beside `0.5%` is rather a mistake by 100.
+fn is_amount(expr: &Expr) -> bool {
+    evaluate(expr, &Point::NOWHERE).size() >= 1.0
 }
 
 /// The word that a value spells.

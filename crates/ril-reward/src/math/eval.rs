@@ -21,7 +21,7 @@ impl<'a> Point<'a> {
     /// The `index`-th of the fixed points for these variables.
     ///
     /// Even ones have small positive whole numbers, where factorials and even roots are real; odd ones fractions of both
-    /// signs, of which there are about 6,000 each.
+    /// signs, drawn from about 6,000.
     pub fn fixed(names: &'a [String], index: u64) -> Self {
         let value = |position: usize| {
             let bits = split_mix(index << 32 | position as u64);
@@ -30,8 +30,11 @@ impl<'a> Point<'a> {
                 0 => Number::integer(2 + low % 29),
                 _ => {
                     let below = [101, 103, 107][(high % 3) as usize];
-                    let sign = if low % 2 == 0 { 1 } else { -1 };
-                    Ratio::new(sign * (1 + low / 2 % 1009), below).map_or(Number::UNDEFINED, Number::from)
+                    // Two variables meet in every combination of signs, and so a third with either of them.
+                    let (first, second) = (index >> 1 & 1, index >> 2 & 1);
+                    let is_negative = [first, second, first ^ second][position % 3] == 1;
+                    let sign = if is_negative { -1 } else { 1 };
+                    Ratio::new(sign * (1 + low % 1009), below).map_or(Number::UNDEFINED, Number::from)
                 }
             }
         };

@@ -136,9 +136,209 @@ fn ends_with(text: &str, expected: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::Judge;
 
     fn verdict(reference: &str, response: &str) -> Verdict {
         MathMatch::default().verdict(&Sample::new("?", reference, response))
+    }
+
+    fn check(cases: &[(&str, &str, bool)]) {
+        for (reference, response, is_same) in cases {
+            assert_eq!(verdict(reference, response), Verdict::of(*is_same), "{reference:?} {response:?}");
+        }
+    }
+
+    #[test]
+    fn decimals_are_rounded_and_exact_numbers_are_not() {
+        check(&[
+            ("1/3", "\\boxed{0.333333}", true),
+            ("1/3", "\\boxed{0.33333}", false),
+            ("1/3", "\\boxed{333333/1000000}", false),
+            ("0.00000001", "\\boxed{0.00000002}", false),
+            ("0", "\\boxed{0.0000001}", false),
+            ("0.1 + 0.2", "\\boxed{0.3}", true),
+            ("0.333333x", "\\boxed{x/3}", false),
+            ("123456789.5", "\\boxed{123456789.4}", false),
+        ]);
+        let loose = MathMatch { tolerance: Tolerance::Relative(1e-3), ..MathMatch::default() };
+        assert_eq!(loose.verdict(&Sample::new("?", "\\pi", "3.1416")), Verdict::Correct);
+        assert_eq!(loose.verdict(&Sample::new("?", "\\pi", "22/7")), Verdict::Incorrect);
+    }
+
+    #[test]
+    fn percent_signs_are_optional_or_exact() {
+        check(&[("50\\%", "\\boxed{50}", true), ("50", "\\boxed{50\\%}", true), ("0.5", "\\boxed{0.5\\%}", false)]);
+        let exact = MathMatch { percent_sign: PercentSign::Exact, ..MathMatch::default() };
+        for (response, is_same) in [("\\boxed{0.5}", true), ("\\boxed{50}", false), ("\\boxed{50\\%}", true)] {
+            assert_eq!(exact.verdict(&Sample::new("?", "50\\%", response)), Verdict::of(is_same), "{response}");
+        }
+    }
+
+    #[test]
+    fn signs_of_variables_matter() {
+        check(&[
+            ("\\sqrt{x^2}", "$x$", false),
+            ("\\sqrt{x^2y^2}", "$xy$", false),
+            ("\\sqrt{x^2y^2}", "$|xy|$", true),
+            ("\\sqrt{x^2y^2}", "$-xy$", false),
+            ("|x+y|", "$|x|+|y|$", false),
+            ("(-1)^{2n}", "$1$", false),
+            ("n!", "$n(n-1)!$", true),
+            ("\\binom{n}{2}", "$\\frac{n(n-1)}{2}$", true),
+        ]);
+    }
+
+    #[test]
+    fn words_are_compared_as_words() {
+        check(&[
+            ("\\text{no solution}", "The answer is no solution.", true),
+            ("\\text{no solution}", "There is no solution", true),
+            ("\\text{no solution}", "This has no solution", false),
+            ("\\text{even}", "The function is even.", true),
+            ("\\text{even}", "The function is not even.", false),
+            ("\\text{even}", "The function is odd.", false),
+            ("\\text{Infinitely many}", "\\boxed{\\text{infinitely many}}", true),
+        ]);
+    }
+
+    #[test]
+    fn references_that_are_no_mathematics() {
+        assert_eq!(verdict("\\int x dx", "\\boxed{\\int x \\, dx}"), Verdict::Correct);
+        assert!(matches!(verdict("\\int x dx", "\\boxed{5}"), Verdict::Unparsed(_)));
+        assert_eq!(verdict(" ", "5"), Verdict::Unparsed("reference is empty".into()));
+        assert_eq!(verdict("5", " "), Verdict::Incorrect);
+        assert_eq!(verdict("He sold 48/2 = 24.\n#### 72", "It is 72."), Verdict::Correct);
+    }
+
+    #[test]
+    fn a_broken_tolerance_is_a_setting_to_refuse() {
+        for tolerance in [Tolerance::Absolute(f64::NAN), Tolerance::Relative(-1.0), Tolerance::Absolute(f64::INFINITY)]
+        {
+            let rule = MathMatch { tolerance, ..MathMatch::default() };
+            assert!(matches!(rule.judge(&[]), Err(RewardError::Config(_))), "{tolerance:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_texts_take_no_time() {
+        let start = std::time::Instant::now();
+        let repeated = |piece: &str| piece.repeat(1_000_000 / piece.len());
+        let short = |piece: &str| piece.repeat(1000 / piece.len());
+        for piece in [
+            "(",
+            "{",
+            "\\{",
+            "[",
+            "|",
+            "-",
+            "\\sqrt{",
+            "\\text{",
+            "\\boxed{",
+            "$",
+            "$x$ or ",
+            "9^",
+            "1/",
+            "x_",
+            "!",
+            "1,",
+            "\\pm",
+            "7!,",
+            "\\frac",
+            "\\begin{pmatrix}",
+            "a ",
+            "\\",
+            "é",
+            "x\\cup",
+            "1:",
+        ] {
+            for text in [repeated(piece), short(piece)] {
+                let _ = (verdict(&text, &text), verdict("1", &text), verdict(&text, "1"));
+            }
+        }
+        for text in ["9^{9^{9^{9}}}", "9**9**9**9", "1000000!!!", "\\binom{10^9}{10^8}", "10^{10^{10}}", "2^{-10^{30}}"]
+        {
+            assert_eq!(verdict(text, &format!("\\boxed{{{text}}}")), Verdict::Correct, "{text}");
+            assert_eq!(verdict(text, "\\boxed{1}"), Verdict::Incorrect, "{text}");
+        }
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    }
+
+    /// Expressions as LaTeX, from numbers and variables up.
+    fn expressions() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            (0_u32..100).prop_map(|n| n.to_string()),
+            (1_u32..1000).prop_map(|n| format!("{}.{}", n / 10, n % 10)),
+            "[a-dx-z]".prop_map(String::from),
+            Just("\\pi".to_owned()),
+        ];
+        leaf.prop_recursive(4, 24, 3, |inner| {
+            let pair = (inner.clone(), inner.clone());
+            prop_oneof![
+                pair.clone().prop_map(|(a, b)| format!("({a} + {b})")),
+                pair.clone().prop_map(|(a, b)| format!("({a} - {b})")),
+                pair.clone().prop_map(|(a, b)| format!("{a} \\cdot {b}")),
+                pair.clone().prop_map(|(a, b)| format!("\\frac{{{a}}}{{{b}}}")),
+                inner.clone().prop_map(|a| format!("\\sqrt{{{a}}}")),
+                (inner.clone(), 0_u32..4).prop_map(|(a, n)| format!("({a})^{{{n}}}")),
+                inner.prop_map(|a| format!("|{a}|")),
+            ]
+        })
+    }
+
+    fn boxed(text: &str) -> String {
+        format!("So \\boxed{{{text}}}.")
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gets_a_verdict(
+            reference in any::<String>(), response in any::<String>(),
+            math in "([-+*/^_!%|,;:(){}$\\[\\]0-9a-z. <>=]|\\\\(frac|sqrt|text|pm|cup|left|begin\\{matrix\\}|circ|boxed)){0,60}",
+        ) {
+            for (a, b) in [(&reference, &response), (&math, &response), (&reference, &math), (&math, &math)] {
+                let _ = verdict(a, b);
+            }
+        }
+
+        #[test]
+        fn an_expression_is_itself(a in expressions(), b in expressions()) {
+            prop_assert_eq!(verdict(&a, &boxed(&a)), Verdict::Correct);
+            // Written in another way, where it has a value at all.
+            let (sum, swapped) = (format!("{a} + ({b})"), format!("({b}) + {a}"));
+            let is_same = verdict(&sum, &boxed(&swapped));
+            let has_value = verdict(&format!("0 \\cdot ({sum})"), "\\boxed{0}") == Verdict::Correct;
+            prop_assert!(is_same == Verdict::Correct || !has_value, "{} {}", sum, swapped);
+        }
+
+        #[test]
+        fn an_expression_plus_one_is_another(a in expressions()) {
+            let has_value = verdict(&format!("0 \\cdot ({a})"), "\\boxed{0}") == Verdict::Correct;
+            let is_same = verdict(&a, &boxed(&format!("{a} + 1"))) == Verdict::Correct;
+            // A value beyond 1e9 that is no fraction hides a one.
+            let is_small = verdict(&format!("0 \\cdot \\lfloor ({a}) / 10^8 \\rfloor"), "\\boxed{0}") == Verdict::Correct;
+            prop_assert!(!is_same || !has_value || !is_small || a.len() > 40, "{}", a);
+        }
+
+        #[test]
+        fn fractions_decimals_and_products_agree(above in -999_i64..999, below in 1_i64..64) {
+            let fraction = format!("\\frac{{{above}}}{{{below}}}");
+            let decimal = above as f64 / below as f64;
+            prop_assert_eq!(verdict(&fraction, &boxed(&format!("{}/{}", above * 7, below * 7))), Verdict::Correct);
+            prop_assert_eq!(verdict(&fraction, &boxed(&format!("{decimal:.9}"))), Verdict::Correct);
+            prop_assert_eq!(verdict(&fraction, &boxed(&format!("{}/{below}", above + 1))), Verdict::Incorrect);
+        }
+
+        #[test]
+        fn lists_ignore_order_and_points_do_not(items in prop::collection::hash_set(-99_i32..99, 2..8)) {
+            let items: Vec<String> = items.iter().map(i32::to_string).collect();
+            let reversed: Vec<String> = items.iter().rev().cloned().collect();
+            let (list, back) = (items.join(", "), reversed.join(", "));
+            prop_assert_eq!(verdict(&list, &boxed(&back)), Verdict::Correct);
+            prop_assert_eq!(verdict(&format!("({list})"), &boxed(&format!("({back})"))), Verdict::Incorrect);
+            prop_assert_eq!(verdict(&format!("\\{{{list}\\}}"), &boxed(&format!("\\{{{back}\\}}"))), Verdict::Correct);
+        }
     }
 }

@@ -52,9 +52,15 @@ impl Region {
             }
             Value::Difference(whole, part) => Some(Self::of(whole)?.intersect(&Self::of(part)?.complement())),
             Value::Chain(sides, relations) => Self::of_relation(sides, relations),
-            Value::List(items) if items.iter().all(|item| matches!(item, Value::Chain(..))) => {
+            Value::List(items) => {
+                let sides = items.iter().map(|item| match item {
+                    Value::Chain(sides, _) => Some(sides.as_slice()),
+                    _ => None,
+                });
+                let sides = sides.collect::<Option<Vec<_>>>()?.concat();
                 let parts = items.iter().map(Self::of).collect::<Option<Vec<_>>>()?;
-                Some(Self::new(parts.into_iter().flat_map(|region| region.0).collect()))
+                let is_of_one_variable = Expr::Sum(sides).variables().len() == 1;
+                is_of_one_variable.then(|| Self::new(parts.into_iter().flat_map(|region| region.0).collect()))
             }
             _ => None,
         }
