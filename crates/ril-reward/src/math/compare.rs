@@ -1,5 +1,7 @@
 //! When two values are the same answer.
 
+use std::borrow::Cow;
+
 use super::eval::{Point, evaluate};
 use super::number::Number;
 use super::region::Region;
@@ -20,8 +22,13 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// Whether `answer` is `reference`.
+    /// Whether `answer` is `reference`; of `1/3 \approx 0.33` either side is.
     pub fn agrees(&self, reference: &Value, answer: &Value) -> bool {
+        let (references, answers) = (readings(reference), readings(answer));
+        references.iter().any(|reference| answers.iter().any(|answer| self.agrees_exactly(reference, answer)))
+    }
+
+    fn agrees_exactly(&self, reference: &Value, answer: &Value) -> bool {
         let (reference, answer) = aligned(reference, answer);
         match (&*reference, &*answer) {
             (Value::Text(word), other) | (other, Value::Text(word)) => {
@@ -193,25 +200,38 @@ fn same_region(a: &Value, b: &Value) -> bool {
     regions.is_some_and(|(a, b)| a.equals(&b))
 }
 
+/// What a chain says where it rounds: the sides before the sign, and the first with the last. One that begins with the
+/// name of what is rounded is an equation.
+fn readings(value: &Value) -> Vec<Cow<'_, Value>> {
+    let Value::Chain(sides, relations) = value else { return vec![Cow::Borrowed(value)] };
+    let Some(at) = relations.iter().position(|relation| *relation == Relation::Near) else {
+        return vec![Cow::Borrowed(value)];
+    };
+    let result = |end: usize| match sides[0].is_name() {
+        true => Value::Chain(vec![sides[0].clone(), sides[end].clone()], vec![Relation::Equal]),
+        false => Value::Scalar(sides[end].clone()),
+    };
+    let last = Cow::Owned(result(sides.len() - 1));
+    if at == 0 && sides[0].is_name() { vec![last] } else { vec![Cow::Owned(result(at)), last] }
+}
+
 /// Both values in the form in which they are compared: `x = 5` is 5 where the other side is a mere value, and
 /// `x = 2 + 3 = 5` is `x = 5`.
-fn aligned<'a>(reference: &'a Value, answer: &'a Value) -> (std::borrow::Cow<'a, Value>, std::borrow::Cow<'a, Value>) {
-    use std::borrow::Cow::{Borrowed, Owned};
+fn aligned<'a>(reference: &'a Value, answer: &'a Value) -> (Cow<'a, Value>, Cow<'a, Value>) {
+    use Cow::{Borrowed, Owned};
     let is_chain = |value: &Value| matches!(value, Value::Chain(..));
     let shorten = |value: &'a Value| match equation(value) {
         Some((first, last)) => Owned(Value::Chain(vec![first.clone(), last.clone()], vec![Relation::Equal])),
         None => Borrowed(value),
     };
     // Of `5 = x` the result is 5.
-    let result = |first: &Expr, last: &Expr| match last.is_variable() && !first.is_variable() {
+    let result = |first: &Expr, last: &Expr| match last.is_name() && !first.is_name() {
         true => Owned(Value::Scalar(first.clone())),
         false => Owned(Value::Scalar(last.clone())),
     };
     match (equation(reference), equation(answer)) {
         (None, Some((first, last))) if !is_chain(reference) => (Borrowed(reference), result(first, last)),
-        (Some((first, last)), None) if !is_chain(answer) && first.is_variable() => {
-            (result(first, last), Borrowed(answer))
-        }
+        (Some((first, last)), None) if !is_chain(answer) && first.is_name() => (result(first, last), Borrowed(answer)),
         _ => (shorten(reference), shorten(answer)),
     }
 }

@@ -59,7 +59,10 @@ fn braced(text: &str) -> &str {
 
 /// Whether a text between two formulas joins them to a list.
 fn is_join(between: &str) -> bool {
-    let bare = between.replace(['$', '\\'], " ");
+    let mut bare = between.to_owned();
+    for layout in ["\\quad", "\\qquad", "\\text", "\\textrm", "\\mathrm", "\\", "$", "{", "}", "(", ")", "[", "]"] {
+        bare = bare.replace(layout, " ");
+    }
     let words: Vec<&str> = bare.split_whitespace().collect();
     matches!(words.as_slice(), [] | ["," | ";" | "and" | "or" | ",and" | ",or"] | [",", "and" | "or"])
 }
@@ -224,6 +227,8 @@ mod tests {
             ("The point is (1, -2).", "(1, -2)"),
             ("The total is $12$. Easy!", "12"),
             ("#### 72", "72"),
+            ("$$\\boxed{(2, 2)} \\quad \\text{and} \\quad \\boxed{(6, 2)}$$", "(2, 2), (6, 2)"),
+            ("The area is 5 m^2.", "5"),
             ("It rose by $50$%", "50\\%"),
             ("The answer is B.", "B"),
             ("The answer is B because of 3 rows", "B"),

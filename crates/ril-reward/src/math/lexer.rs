@@ -1,9 +1,9 @@
 //! LaTeX and plain ASCII mathematics as tokens.
 
+use super::names::{is_unit_letter, read_letters};
 use super::number::Number;
 use super::symbols::{Meaning, command, symbol};
 use super::tree::{Constant, Function, Relation};
-use crate::words::words;
 
 /// Longest text that is read, in characters: every bound on time follows from it.
 pub(super) const MAX_CHARS: usize = 1024;
@@ -182,7 +182,7 @@ impl Lexer {
 
     /// The length of a mark before exactly three digits.
     fn thousands_mark(&self, is_inside: bool) -> Option<usize> {
-        let marks = ["{,}", ",\\!", "\\,", "\\ ", "\u{202f}", "\u{2009}", "\u{a0}", ",", " "];
+        let marks = ["{,}", ",\\! ", ",\\!", "\\,", "\\ ", "\u{202f}", "\u{2009}", "\u{a0}", ",", " "];
         let mark = marks.iter().find(|mark| self.looking_at(0, mark))?;
         let length = mark.chars().count();
         let digits = (0..4).take_while(|i| self.peek(length + i).is_some_and(|c| c.is_ascii_digit())).count();
@@ -240,14 +240,33 @@ impl Lexer {
         }
         let run: String = self.chars[start..self.at].iter().collect();
         let is_lone = self.mode == Mode::Prose && self.at == start + 1;
-        let is_behind_gap = start > 0 && self.chars[start - 1] == ' ';
-        let is_unit =
-            is_behind_gap && matches!(self.found.last(), Some(Token::Number(..))) && UNIT_LETTERS.contains(&run);
+        let before = start.checked_sub(1).map(|before| self.chars[before]);
+        // `5 m` and `5m²`, but not `5m`, which may be a product.
+        let is_parted = before == Some(' ') || matches!(self.peek(0), Some('²' | '³'));
+        let is_unit = is_parted && matches!(self.found.last(), Some(Token::Number(..))) && is_unit_letter(&run);
         let is_before_word = self.peek(0) == Some(' ') && self.peek(1).is_some_and(char::is_alphabetic);
         let is_pronoun = matches!(run.as_str(), "a" | "A" | "I") && is_before_word;
         match is_lone && (is_unit || is_pronoun) {
             true => self.found.push(Token::Word(run.to_lowercase(), false)),
             false => self.found.extend(read_letters(&run, self.mode)),
+        }
+        if self.mode == Mode::Prose && matches!(self.found.last(), Some(Token::Word(..))) {
+            self.pass_exponent();
+        }
+    }
+
+    /// Passes over the exponent of a unit: `cm^2`, `cm^{2}`, `cm²`, `cm2`.
+    fn pass_exponent(&mut self) {
+        let opening = ["^{", "^", ""].into_iter().find(|opening| self.looking_at(0, opening)).unwrap_or_default();
+        let length = opening.len();
+        match self.peek(length) {
+            Some('²' | '³') => self.at += length + 1,
+            Some(c) if c.is_ascii_digit() => {
+                self.at += length;
+                self.digits();
+                self.at += usize::from(opening == "^{" && self.peek(0) == Some('}'));
+            }
+            _ => {}
         }
     }
 
@@ -337,54 +356,6 @@ impl Lexer {
     }
 }
 
-/// Units that are no products of variables.
-const UNITS: &str = " cm mm km nm kg mg lb lbs oz ft yd mi mph kmh kph hr hrs min sec ms ml kj kw hz day cup cups deg rad \
-    sq cu usd eur rs mol pa gal qt pt ton units am pm in ";
-
-/// Short words of sentences that are no products of variables.
-const SHORT_WORDS: &str = " is are was the for not per of at on to by it we so if as no yes be has had can all any men \
-    way bag box car cat dog egg an my do he ";
-
-/// Letters that are units behind a number and a space.
-const UNIT_LETTERS: &str = "mgshLlNJWVK";
-
-fn is_in(list: &str, word: &str) -> bool {
-    list.split_whitespace().any(|listed| listed == word)
-}
-
-/// Letters without a gap, as [`Mode`] says.
-fn read_letters(run: &str, mode: Mode) -> Vec<Token> {
-    let length = run.chars().count();
-    let lower = run.to_lowercase();
-    let is_word = is_in(UNITS, &lower) || (mode == Mode::Prose && is_in(SHORT_WORDS, &lower));
-    if let Some(function) = Function::of_name(&lower).filter(|_| length > 1 && !is_word) {
-        return vec![Token::Function(function)];
-    }
-    match lower.as_str() {
-        "and" | "or" => return vec![Token::And],
-        "pi" => return vec![Token::Constant(Constant::Pi)],
-        "infinity" | "oo" => return vec![Token::Constant(Constant::Infinity)],
-        "percent" | "percentage" | "pct" => return vec![Token::Percent],
-        "degree" | "degrees" => return vec![Token::Degree],
-        _ => {}
-    }
-    let longest_product = if mode == Mode::Math { 3 } else { 2 };
-    if length > longest_product || (length > 1 && is_word) || !run.is_ascii() {
-        let word = words(run).concat();
-        return vec![Token::Word(if word.is_empty() { lower } else { word }, false)];
-    }
-    run.chars().map(variable).collect()
-}
-
-/// A letter as a name, unless it stands for a constant.
-fn variable(c: char) -> Token {
-    match c {
-        'e' => Token::Constant(Constant::E),
-        'i' => Token::Constant(Constant::I),
-        _ => Token::Variable(c.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -425,7 +396,9 @@ mod tests {
         assert_eq!(math("\\sin"), math("sin"));
         assert_eq!(tokens("isn't", Mode::Prose).expect("short"), [word("isnt", false)]);
         assert_eq!(tokens("xyz", Mode::Prose).expect("short"), [word("xyz", false)]);
-        assert_eq!(tokens("5 m", Mode::Prose).expect("short")[1], word("m", false));
+        for text in ["5 m", "5m²", "5 m^2", "5 m^{2}"] {
+            assert_eq!(tokens(text, Mode::Prose).expect("short")[1..], [word("m", false)], "{text}");
+        }
         assert_eq!(math("\\mathbb{R}"), [Token::Reals]);
         assert_eq!(math("\\frac12").len(), 3);
     }

@@ -4,6 +4,7 @@ mod compare;
 mod eval;
 mod extract;
 mod lexer;
+mod names;
 mod number;
 mod parser;
 mod region;
@@ -41,7 +42,7 @@ use crate::{PercentSign, RewardError, Sample, Tolerance, Verdict, conclusion, ru
 ///   difference has a numerator of degree `d` agree at a fraction drawn from `S` with probability at most `d / |S|`
 ///   (Schwartz and Zippel), here about `(d / 6000)^4` for the fractions alone; the points are fixed, so that an answer
 ///   gets the same verdict every time.
-/// * `x = 5` and 5 are the same; two equations when one is a multiple of the other; inequalities likewise, and when they
+/// * `x = 5` and 5 are the same, whatever the name (`AB = 5`, `(x, y) = (1, 2)`); of `x = 1/3 \approx 0.33` either side; two equations when one is a multiple of the other; inequalities likewise, and when they
 ///   describe the same real numbers as an interval.
 /// * Lists and sets in any order; points and vectors in theirs. `(1, 2)` is a point or an open interval, `[1, 2]` a closed
 ///   one. A list without brackets agrees with a point.
@@ -100,8 +101,7 @@ impl MathMatch {
         if bare(stated) == bare(sample.reference) && !bare(stated).is_empty() {
             return Verdict::Correct;
         }
-        let read_marked = || conclusion(sample.reference).is_marked.then(|| stated_value(sample.reference)).flatten();
-        let Some(reference) = parse(sample.reference, Mode::Math).or_else(read_marked) else {
+        let Some(reference) = reference_value(sample.reference) else {
             return Verdict::Unparsed(format!("reference is no mathematics: {:?}", sample.reference));
         };
         if let Value::Text(word) = &reference
@@ -115,6 +115,15 @@ impl MathMatch {
 }
 
 rule::impl_rule!(MathMatch, "math", validate);
+
+/// The value of a reference, which may be a whole solution with a mark.
+fn reference_value(reference: &str) -> Option<Value> {
+    let whole = || parse(reference, Mode::Math);
+    match conclusion(reference).is_marked {
+        true => stated_value(reference).or_else(whole),
+        false => whole(),
+    }
+}
 
 /// A text without layout: white space, dollar signs, the commands of sizes and gaps, a full stop at the end.
 fn bare(text: &str) -> String {
@@ -185,7 +194,8 @@ mod tests {
             ("\\sqrt{x^2y^2}", "$|xy|$", true),
             ("\\sqrt{x^2y^2}", "$-xy$", false),
             ("|x+y|", "$|x|+|y|$", false),
-            ("(-1)^{2n}", "$1$", false),
+            ("(-1)^{2n}", "$1$", true),
+            ("(-1)^{n}", "$1$", false),
             ("n!", "$n(n-1)!$", true),
             ("\\binom{n}{2}", "$\\frac{n(n-1)}{2}$", true),
         ]);

@@ -195,7 +195,7 @@ impl Number {
         self.mul(value.with(other.exact.and_then(Ratio::inverse), other.residue.and_then(inverse_mod)))
     }
 
-    /// The principal power.
+    /// The power; of a negative number with an exponent of odd denominator the real one, else the principal one.
     pub fn pow(self, exponent: Self) -> Self {
         if let Some(whole) = exponent.as_integer() {
             return self.pow_integer(whole);
@@ -207,6 +207,10 @@ impl Number {
             && let Some(root) = small_degree(exponent.below).and_then(|degree| base.root(degree))
         {
             return Self::from(root).pow_integer(exponent.above);
+        }
+        if let Some(exact) = exponent.exact.filter(|exact| exact.below % 2 != 0 && self.im == 0.0 && self.re < 0.0) {
+            let power = self.neg().pow(exponent);
+            return if exact.above % 2 == 0 { power } else { power.neg() };
         }
         if self.im == 0.0 && self.re > 0.0 && exponent.im == 0.0 {
             return Self::real(self.re.powf(exponent.re));

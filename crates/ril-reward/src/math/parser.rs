@@ -172,9 +172,22 @@ impl<'a> Parser<'a> {
             return self.chain(Expr::Variable(name), Relation::Equal);
         }
         if self.is_set() {
-            return self.sets();
+            let set = self.sets()?;
+            // `(x, y) = (1, 2)`: the last side is the result.
+            return if self.eat(&Token::Relation(Relation::Equal)) { self.deeper(Self::related) } else { Some(set) };
         }
-        let first = self.sum()?;
+        let mut parts = vec![self.sum()?];
+        while self.eat(&Token::Colon) {
+            parts.push(self.sum()?);
+        }
+        let first = match <[Expr; 2]>::try_from(parts) {
+            Ok([above, below]) => above.over(below),
+            Err(mut parts) if parts.len() == 1 => parts.pop()?,
+            Err(parts) => {
+                let parts = parts.into_iter().map(Value::Scalar).collect();
+                return Some(Value::Sequence(Fence::Round, parts, Fence::Round));
+            }
+        };
         match self.peek() {
             Some(Token::In) => {
                 self.at += 1;
@@ -184,7 +197,6 @@ impl<'a> Parser<'a> {
                 self.at += 1;
                 self.chain(first, *relation)
             }
-            Some(Token::Colon) => self.ratio(first),
             _ => Some(Value::Scalar(first)),
         }
     }
@@ -194,26 +206,19 @@ impl<'a> Parser<'a> {
         if self.is_set() && relation == Relation::Equal {
             return self.sets();
         }
-        let (mut sides, mut relations) = (vec![first, self.sum()?], vec![relation]);
+        let (mut sides, mut relations) = (vec![first, self.side()?], vec![relation]);
         while let Some(Token::Relation(relation)) = self.peek() {
             self.at += 1;
             relations.push(*relation);
-            sides.push(self.sum()?);
+            sides.push(self.side()?);
         }
         Some(Value::Chain(sides, relations))
     }
 
-    fn ratio(&mut self, first: Expr) -> Option<Value> {
-        let mut parts = vec![first];
-        while self.eat(&Token::Colon) {
-            parts.push(self.sum()?);
-        }
-        match <[Expr; 2]>::try_from(parts) {
-            Ok([above, below]) => Some(Value::Scalar(above.over(below))),
-            Err(parts) => {
-                Some(Value::Sequence(Fence::Round, parts.into_iter().map(Value::Scalar).collect(), Fence::Round))
-            }
-        }
+    /// A sum or a ratio.
+    fn side(&mut self) -> Option<Expr> {
+        let above = self.sum()?;
+        if self.eat(&Token::Colon) { Some(above.over(self.sum()?)) } else { Some(above) }
     }
 
     /// `f(x)` before an equals sign, as the name of one variable.
@@ -235,15 +240,13 @@ impl<'a> Parser<'a> {
 
     /// Whether a set, a sequence or a matrix starts here.
     fn is_set(&self) -> bool {
-        let opens = self.tokens[self.at..].iter().take_while(|token| **token == Token::OpenGroup).count();
+        let is_open = |token: &&Token| matches!(token, Token::OpenGroup | Token::OpenRound | Token::OpenSquare);
+        let opens = self.tokens[self.at..].iter().take_while(is_open).count();
         let has_comma = |at: usize| self.closings[at].is_some_and(|(_, has_comma)| has_comma);
-        let inside = self.at + opens;
-        (self.at..inside).any(has_comma)
-            || match self.tokens.get(inside) {
-                Some(Token::OpenSet | Token::EmptySet | Token::Reals | Token::OpenMatrix) => true,
-                Some(Token::OpenRound | Token::OpenSquare) => has_comma(inside),
-                _ => false,
-            }
+        // `((1, 2) + 3)` is none, but nothing that is read has that form.
+        let inside = self.tokens.get(self.at + opens);
+        (self.at..self.at + opens).any(has_comma)
+            || matches!(inside, Some(Token::OpenSet | Token::EmptySet | Token::Reals | Token::OpenMatrix))
     }
 
     /// Sets joined by union, intersection and difference, from left to right.
@@ -291,8 +294,9 @@ impl<'a> Parser<'a> {
             }
             Token::OpenGroup => {
                 let (_, has_comma) = self.closings[self.at - 1]?;
+                // LaTeX shows no braces.
                 let value = match has_comma {
-                    true => Value::Set(self.deeper(Self::items)?),
+                    true => Value::List(self.deeper(Self::items)?),
                     false => self.deeper(Self::sets)?,
                 };
                 self.eat(&Token::CloseGroup).then_some(value)
@@ -379,7 +383,7 @@ mod tests {
             ("(1, 2)", |value| matches!(value, Value::Sequence(Fence::Round, items, Fence::Round) if items.len() == 2)),
             ("\\left[0, 1\\right)", |value| matches!(value, Value::Sequence(Fence::Square, _, Fence::Round))),
             ("\\{1, 2\\}", |value| matches!(value, Value::Set(items) if items.len() == 2)),
-            ("{1, 2}", |value| matches!(value, Value::Set(_))),
+            ("{1, 2}", |value| matches!(value, Value::List(_))),
             ("\\emptyset", |value| matches!(value, Value::Set(items) if items.is_empty())),
             ("(0,1)\\cup(2,3]\\cup\\{5\\}", |value| matches!(value, Value::Union(parts) if parts.len() == 3)),
             ("\\mathbb{R}\\setminus\\{0\\}", |value| matches!(value, Value::Difference(..))),

@@ -156,7 +156,7 @@ fn solve(left: &Expr, relation: Relation, right: &Expr, names: &[String]) -> Opt
     let value = |x: i128| evaluate(&difference, &Point::at(names, Number::integer(x)));
     let (start, slope) = (value(0), value(1).add(value(0).neg()));
     let is_linear = [-3, 2, 7, 50].iter().all(|&x| value(x).equals(&slope.mul(Number::integer(x)).add(start)));
-    if !is_linear || slope.is_zero() || !slope.is_real() || !start.is_real() {
+    if relation == Relation::Near || !is_linear || slope.is_zero() || !slope.is_real() || !start.is_real() {
         return None;
     }
     let at = start.neg().div(slope).re;
@@ -164,7 +164,7 @@ fn solve(left: &Expr, relation: Relation, right: &Expr, names: &[String]) -> Opt
     let (open, closed) = (Border { at, is_closed: false }, Border { at, is_closed: true });
     let (below, above) = (|high| Span { low: ALL.low, high }, |low| Span { low, high: ALL.high });
     Some(Region(match relation {
-        Relation::Equal => vec![Span { low: closed, high: closed }],
+        Relation::Equal | Relation::Near => vec![Span { low: closed, high: closed }],
         Relation::NotEqual => vec![below(open), above(open)],
         Relation::Less => vec![below(open)],
         Relation::LessEqual => vec![below(closed)],

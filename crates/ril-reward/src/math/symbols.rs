@@ -26,7 +26,8 @@ pub(super) fn command(name: &str) -> Meaning {
         | "middle" => {
             return Meaning::Nothing;
         }
-        "text" | "textbf" | "textit" | "textrm" | "textsf" | "mathrm" | "mbox" | "hbox" | "operatorname" | "rm" => {
+        "text" | "textnormal" | "textbf" | "textit" | "textrm" | "textsf" | "mathrm" | "mbox" | "hbox"
+        | "operatorname" | "rm" => {
             return Meaning::Text;
         }
         "mathbf" | "mathit" | "boldsymbol" | "bm" | "mathsf" | "mathcal" => return Meaning::Nothing,
@@ -62,7 +63,8 @@ pub(super) fn command(name: &str) -> Meaning {
         "lt" => Token::Relation(Relation::Less),
         "gt" => Token::Relation(Relation::Greater),
         "ne" | "neq" => Token::Relation(Relation::NotEqual),
-        "approx" | "equiv" | "simeq" => Token::Relation(Relation::Equal),
+        "approx" | "simeq" => Token::Relation(Relation::Near),
+        "equiv" => Token::Relation(Relation::Equal),
         "in" => Token::In,
         "cup" => Token::Cup,
         "cap" => Token::Cap,
@@ -121,7 +123,8 @@ pub(super) fn symbol(c: char) -> Option<Vec<Token>> {
         '⌈' => Token::OpenCeil,
         '⌉' => Token::CloseCeil,
         '|' => Token::Bar,
-        '=' | '≈' | '≡' => Token::Relation(Relation::Equal),
+        '=' | '≡' => Token::Relation(Relation::Equal),
+        '≈' => Token::Relation(Relation::Near),
         '<' => Token::Relation(Relation::Less),
         '>' => Token::Relation(Relation::Greater),
         '≤' | '⩽' => Token::Relation(Relation::LessEqual),

@@ -230,6 +230,13 @@ impl Parser<'_> {
         while self.eat(&Token::Prime) {
             name.push('\'');
         }
+        // `f(x)` is the value of a function; `x(y)` and `f(x + 1)` are read as products.
+        if let [Token::OpenRound, Token::Variable(argument), Token::CloseRound, ..] = &self.tokens[self.at..]
+            && matches!(&*name, "f" | "g" | "h" | "F" | "G" | "H" | "f'" | "g'" | "h'")
+        {
+            self.at += 3;
+            return Some(Expr::Variable(format!("{name}({argument})")));
+        }
         if self.eat(&Token::Underscore) {
             let start = self.at;
             self.deeper(|parser| parser.subscript())?;

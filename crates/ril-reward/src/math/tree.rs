@@ -78,8 +78,14 @@ impl Expr {
         names
     }
 
-    pub fn is_variable(&self) -> bool {
-        matches!(self, Self::Variable(_))
+    /// Whether this can be the name of something: a variable, `AB`, `|AB|`, `a/b`.
+    pub fn is_name(&self) -> bool {
+        match self {
+            Self::Variable(_) => true,
+            Self::Product(items) | Self::Apply(Function::Abs, items) => items.iter().all(Self::is_name),
+            Self::Quotient(above, below) => above.is_name() && below.is_name(),
+            _ => false,
+        }
     }
 
     /// The letters, in small ones, when this is a lone variable or a product of them: a word that was read as one.
@@ -182,6 +188,8 @@ impl Function {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
     Equal,
+    /// Equal up to rounding.
+    Near,
     NotEqual,
     Less,
     LessEqual,
@@ -197,7 +205,7 @@ impl Relation {
             Self::LessEqual => Self::GreaterEqual,
             Self::Greater => Self::Less,
             Self::GreaterEqual => Self::LessEqual,
-            Self::Equal | Self::NotEqual => self,
+            Self::Equal | Self::Near | Self::NotEqual => self,
         }
     }
 }
