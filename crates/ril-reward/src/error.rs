@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::error::Error;
 
 /// What can go wrong while scoring.
@@ -23,6 +24,48 @@ pub enum RewardError {
         /// Samples given.
         expected: usize,
         /// Results returned.
+        got: usize,
+    },
+    /// A reward that scores sample by sample failed on one of them; [`source`](Error::source) is the cause.
+    #[error("{name}: sample {index} failed")]
+    Sample {
+        /// Which reward.
+        name: String,
+        /// Position in the batch.
+        index: usize,
+        /// The cause.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The code of a reward panicked.
+    #[error("{name}{}: panicked: {message}", on_sample(.index))]
+    Panicked {
+        /// Which reward.
+        name: String,
+        /// Position in the batch; `None` for a reward that scores the batch as a whole.
+        index: Option<usize>,
+        /// What the panic said.
+        message: String,
+    },
+    /// A reward that is part of another failed; [`source`](Error::source) is its error.
+    #[error("{name}: its part {part:?} failed")]
+    Part {
+        /// Which composition.
+        name: String,
+        /// Which of its parts.
+        part: String,
+        /// The error of the part.
+        #[source]
+        source: Box<RewardError>,
+    },
+    /// Scores that are normalised in groups do not fill their groups.
+    #[error("{name}: expected a multiple of group_size {group_size}, got {got} scores")]
+    RaggedGroup {
+        /// Which reward.
+        name: String,
+        /// Rows per group.
+        group_size: usize,
+        /// Scores given.
         got: usize,
     },
     /// A score is NaN or infinite.
@@ -52,6 +95,18 @@ impl RewardError {
         Self::Failed { name: name.into(), source: source.into() }
     }
 
+    /// The error of `part` inside the composition `name`.
+    pub(crate) fn in_part(self, name: &str, part: &str) -> Self {
+        Self::Part { name: name.to_owned(), part: part.to_owned(), source: Box::new(self) }
+    }
+
+    /// The error of a panic that was caught.
+    pub(crate) fn panicked(name: &str, index: Option<usize>, payload: &(dyn Any + Send)) -> Self {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let message = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Self::Panicked { name: name.to_owned(), index, message: message.to_owned() }
+    }
+
     /// Checks that `name` returned one result per sample.
     pub(crate) fn check_count(name: &str, expected: usize, got: usize) -> Result<(), Self> {
         if expected == got {
@@ -59,4 +114,8 @@ impl RewardError {
         }
         Err(Self::Count { name: name.to_owned(), expected, got })
     }
+}
+
+fn on_sample(index: &Option<usize>) -> String {
+    index.map_or_else(String::new, |index| format!(": sample {index}"))
 }

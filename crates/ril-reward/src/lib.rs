@@ -32,6 +32,7 @@
 
 #![warn(missing_docs)]
 
+mod anls;
 mod choice;
 mod compose;
 mod conclusion;
@@ -43,14 +44,21 @@ mod letters;
 mod math;
 mod number;
 mod numeric;
+mod per_sample;
+mod references;
+mod relaxed;
 mod reward;
 mod rule;
 mod sample;
 mod tokens;
 mod words;
 
+pub use anls::Anls;
 pub use choice::ChoiceMatch;
-pub use compose::{Clip, JudgeGate, NamedScores, WeightedScores, WeightedSum, clip_scores, gate_scores, weighted_sum};
+pub use compose::{
+    Clip, JudgeGate, MinOf, NamedScores, ScoreGroups, WeightedScores, WeightedSum, ZScore, clip_scores, gate_scores,
+    min_scores, weighted_sum, z_scores,
+};
 pub use conclusion::{Conclusion, conclusion};
 pub use error::RewardError;
 pub use exact::{ExactMatch, Normalisation};
@@ -58,5 +66,8 @@ pub use judge::{CachedJudge, Judge, JudgeReward, PromptTemplate, RuleJudge, Verd
 pub use math::MathMatch;
 pub use number::{Number, numbers};
 pub use numeric::{NumericMatch, PercentSign, Tolerance};
+pub use per_sample::{PerSample, per_sample};
+pub use references::AnswerPart;
+pub use relaxed::RelaxedAccuracy;
 pub use reward::Reward;
 pub use sample::Sample;

@@ -122,7 +122,7 @@ impl Parser<'_> {
                 Some(Token::Caret) => {
                     self.at += 1;
                     match self.exponent()? {
-                        Exponent::Power(exponent) => value.to_the(exponent),
+                        Exponent::Power(exponent) => value.raised_to(exponent),
                         Exponent::Degree => Expr::Degrees(Box::new(value)),
                     }
                 }
@@ -161,7 +161,7 @@ impl Parser<'_> {
             let mut value = parser.primary()?;
             if parser.eat(&Token::Caret) {
                 match parser.exponent()? {
-                    Exponent::Power(exponent) => value = value.to_the(exponent),
+                    Exponent::Power(exponent) => value = value.raised_to(exponent),
                     Exponent::Degree => return None,
                 }
             }
@@ -307,7 +307,7 @@ impl Parser<'_> {
             Some(Exponent::Power(exponent)) if exponent == Expr::integer(1).negated() => {
                 Some(Expr::Apply(function.inverse()?, arguments))
             }
-            Some(Exponent::Power(exponent)) => Some(Expr::Apply(function, arguments).to_the(exponent)),
+            Some(Exponent::Power(exponent)) => Some(Expr::Apply(function, arguments).raised_to(exponent)),
             Some(Exponent::Degree) => None,
         }
     }
@@ -341,7 +341,7 @@ impl Parser<'_> {
         while self.eat(&Token::Comma) {
             arguments.push(self.sum()?);
         }
-        self.eat(&Token::CloseRound).then(|| Expr::Apply(function, arguments))
+        self.eat(&Token::CloseRound).then_some(Expr::Apply(function, arguments))
     }
 }
 

@@ -39,7 +39,7 @@ impl Expr {
         Self::Quotient(Box::new(self), Box::new(below))
     }
 
-    pub fn to_the(self, exponent: Self) -> Self {
+    pub fn raised_to(self, exponent: Self) -> Self {
         Self::Power(Box::new(self), Box::new(exponent))
     }
 
