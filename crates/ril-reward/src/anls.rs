@@ -114,7 +114,9 @@ mod tests {
 
     #[test]
     fn distances_of_the_textbooks() {
-        for (a, b, expected) in [("kitten", "sitting", 3), ("saturday", "sunday", 3), ("", "abc", 3), ("flaw", "lawn", 2)] {
+        for (a, b, expected) in
+            [("kitten", "sitting", 3), ("saturday", "sunday", 3), ("", "abc", 3), ("flaw", "lawn", 2)]
+        {
             assert_eq!((between(a, b), between(b, a)), (expected, expected), "{a} {b}");
         }
     }

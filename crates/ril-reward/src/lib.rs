@@ -39,6 +39,7 @@ mod conclusion;
 mod error;
 mod exact;
 mod final_number;
+mod format;
 pub mod judge;
 mod letters;
 mod math;
@@ -52,6 +53,7 @@ mod rule;
 mod sample;
 mod tokens;
 mod words;
+mod yes_no;
 
 pub use anls::Anls;
 pub use choice::ChoiceMatch;
@@ -62,6 +64,7 @@ pub use compose::{
 pub use conclusion::{Conclusion, conclusion};
 pub use error::RewardError;
 pub use exact::{ExactMatch, Normalisation};
+pub use format::{FormatMatch, PatternScope};
 pub use judge::{CachedJudge, Judge, JudgeReward, PromptTemplate, RuleJudge, Verdict, judge_answers, parse_verdict};
 pub use math::MathMatch;
 pub use number::{Number, numbers};
@@ -71,3 +74,4 @@ pub use references::AnswerPart;
 pub use relaxed::RelaxedAccuracy;
 pub use reward::Reward;
 pub use sample::Sample;
+pub use yes_no::YesNoMatch;

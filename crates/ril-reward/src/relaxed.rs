@@ -83,7 +83,8 @@ fn float(text: &str) -> Option<f64> {
     let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
     let bytes = text.as_bytes();
     let mut underscores = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'_');
-    let is_parted = underscores.all(|(at, _)| is_digit(at.checked_sub(1).map(|at| &bytes[at])) && is_digit(bytes.get(at + 1)));
+    let is_parted =
+        underscores.all(|(at, _)| is_digit(at.checked_sub(1).map(|at| &bytes[at])) && is_digit(bytes.get(at + 1)));
     if is_parted { text.replace('_', "").parse().ok() } else { None }
 }
 

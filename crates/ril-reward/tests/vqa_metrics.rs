@@ -28,7 +28,7 @@ impl Case {
     }
 
     fn is_blank(&self) -> bool {
-        self.references.iter().any(|reference| reference.trim().is_empty())
+        self.references.iter().all(|reference| reference.trim().is_empty())
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod cached;
 mod parse;
-mod polarity;
+pub(crate) mod polarity;
 mod prompt;
 mod rule;
 
