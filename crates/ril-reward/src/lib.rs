@@ -33,6 +33,7 @@
 #![warn(missing_docs)]
 
 mod anls;
+mod box_iou;
 mod choice;
 mod compose;
 mod conclusion;
@@ -45,6 +46,7 @@ mod letters;
 mod math;
 mod number;
 mod numeric;
+mod penalty;
 mod per_sample;
 mod references;
 mod relaxed;
@@ -56,6 +58,7 @@ mod words;
 mod yes_no;
 
 pub use anls::Anls;
+pub use box_iou::{BoxChoice, BoxIou, IouScore, box_iou};
 pub use choice::ChoiceMatch;
 pub use compose::{
     Clip, JudgeGate, MinOf, NamedScores, ScoreGroups, WeightedScores, WeightedSum, ZScore, clip_scores, gate_scores,
@@ -69,6 +72,7 @@ pub use judge::{CachedJudge, Judge, JudgeReward, PromptTemplate, RuleJudge, Verd
 pub use math::MathMatch;
 pub use number::{Number, numbers};
 pub use numeric::{NumericMatch, PercentSign, Tolerance};
+pub use penalty::{LengthPenalty, RepetitionPenalty, TextUnit};
 pub use per_sample::{PerSample, per_sample};
 pub use references::AnswerPart;
 pub use relaxed::RelaxedAccuracy;
