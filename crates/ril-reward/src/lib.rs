@@ -54,6 +54,7 @@ mod reward;
 mod rule;
 mod sample;
 mod tokens;
+mod units;
 mod words;
 mod yes_no;
 
@@ -71,7 +72,7 @@ pub use format::{FormatMatch, PatternScope};
 pub use judge::{CachedJudge, Judge, JudgeReward, PromptTemplate, RuleJudge, Verdict, judge_answers, parse_verdict};
 pub use math::MathMatch;
 pub use number::{Number, numbers};
-pub use numeric::{NumericMatch, PercentSign, Tolerance};
+pub use numeric::{NumericMatch, PercentSign, Tolerance, UnitRule};
 pub use penalty::{LengthPenalty, RepetitionPenalty, TextUnit};
 pub use per_sample::{PerSample, per_sample};
 pub use references::AnswerPart;

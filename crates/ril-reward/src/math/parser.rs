@@ -377,7 +377,8 @@ mod tests {
 
     #[test]
     fn the_kinds_of_values() {
-        let cases: [(&str, fn(&Value) -> bool); 19] = [
+        type IsKind = fn(&Value) -> bool;
+        let cases: [(&str, IsKind); 19] = [
             ("2x + 1", |value| matches!(value, Value::Scalar(_))),
             ("1, 2, and 3", |value| matches!(value, Value::List(items) if items.len() == 3)),
             ("(1, 2)", |value| matches!(value, Value::Sequence(Fence::Round, items, Fence::Round) if items.len() == 2)),
