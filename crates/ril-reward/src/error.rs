@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -12,17 +13,6 @@ pub enum RewardError {
     Failed {
         /// Which judge or reward.
         name: String,
-        /// The cause.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// A judge or reward could not do its work on one sample.
-    #[error("{name}: sample {index} failed")]
-    FailedAt {
-        /// Which judge or reward.
-        name: String,
-        /// Position in the batch.
-        index: usize,
         /// The cause.
         #[source]
         source: Box<dyn Error + Send + Sync>,
@@ -44,6 +34,48 @@ pub enum RewardError {
         /// Samples given.
         expected: usize,
         /// Results returned.
+        got: usize,
+    },
+    /// A judge or reward failed on one sample; [`source`](Error::source) is the cause.
+    #[error("{name}: sample {index} failed")]
+    Sample {
+        /// Which judge or reward.
+        name: String,
+        /// Position in the batch.
+        index: usize,
+        /// The cause.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The code of a reward panicked.
+    #[error("{name}{}: panicked: {message}", on_sample(.index))]
+    Panicked {
+        /// Which reward.
+        name: String,
+        /// Position in the batch; `None` for a reward that scores the batch as a whole.
+        index: Option<usize>,
+        /// What the panic said.
+        message: String,
+    },
+    /// A reward that is part of another failed; [`source`](Error::source) is its error.
+    #[error("{name}: its part {part:?} failed")]
+    Part {
+        /// Which composition.
+        name: String,
+        /// Which of its parts.
+        part: String,
+        /// The error of the part.
+        #[source]
+        source: Box<RewardError>,
+    },
+    /// Scores that are normalised in groups do not fill their groups.
+    #[error("{name}: expected a multiple of group_size {group_size}, got {got} scores")]
+    RaggedGroup {
+        /// Which reward.
+        name: String,
+        /// Rows per group.
+        group_size: usize,
+        /// Scores given.
         got: usize,
     },
     /// A score is NaN or infinite.
@@ -75,7 +107,19 @@ impl RewardError {
 
     /// The error of a judge or reward called `name` that could not do its work on the sample at `index`.
     pub fn failed_at(name: impl Into<String>, index: usize, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::FailedAt { name: name.into(), index, source: source.into() }
+        Self::Sample { name: name.into(), index, source: source.into() }
+    }
+
+    /// The error of `part` inside the composition `name`.
+    pub(crate) fn in_part(self, name: &str, part: &str) -> Self {
+        Self::Part { name: name.to_owned(), part: part.to_owned(), source: Box::new(self) }
+    }
+
+    /// The error of a panic that was caught.
+    pub(crate) fn panicked(name: &str, index: Option<usize>, payload: &(dyn Any + Send)) -> Self {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let message = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Self::Panicked { name: name.to_owned(), index, message: message.to_owned() }
     }
 
     /// Checks that `name` returned one result per sample.
@@ -85,4 +129,8 @@ impl RewardError {
         }
         Err(Self::Count { name: name.to_owned(), expected, got })
     }
+}
+
+fn on_sample(index: &Option<usize>) -> String {
+    index.map_or_else(String::new, |index| format!(": sample {index}"))
 }

@@ -3,10 +3,18 @@
 use crate::conclusion;
 use crate::number::{Number, plain, scan};
 use crate::tokens::is_negation;
+use crate::units::Unit;
 use crate::words::{number_in_words, words};
 
+/// A number and the unit behind it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quantity {
+    pub number: Number,
+    pub unit: Option<Unit>,
+}
+
 /// The final number of a text, as [`NumericMatch`](crate::NumericMatch) defines it.
-pub(crate) fn final_number(text: &str) -> Option<Number> {
+pub(crate) fn final_number(text: &str) -> Option<Quantity> {
     let stated = conclusion(text);
     match Some(stated.text).filter(|_| stated.is_marked).map(last_number) {
         Some(Last::Number(number)) => Some(number),
@@ -19,7 +27,7 @@ pub(crate) fn final_number(text: &str) -> Option<Number> {
 }
 
 enum Last {
-    Number(Number),
+    Number(Quantity),
     /// All numbers are denied, or two readings disagree.
     Denied,
     Missing,
@@ -37,12 +45,12 @@ fn last_number(text: &str) -> Last {
     // A number word further on is a unit (`3 million`) or another number.
     match number_in_words(&text[span.end..]) {
         Some(value) if value.to_bits() != number.value.to_bits() => Last::Denied,
-        _ => Last::Number(*number),
+        _ => Last::Number(Quantity { number: *number, unit: Unit::at_start(&text[span.end..]) }),
     }
 }
 
 fn in_words(text: &str) -> Last {
-    let number = |value| Last::Number(Number { value, is_percent: false });
+    let number = |value| Last::Number(Quantity { number: Number { value, is_percent: false }, unit: None });
     let all = words(text);
     match number_in_words(text) {
         // The words alone do not say which of them the number was; one denial makes all doubtful.

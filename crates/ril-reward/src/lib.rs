@@ -32,33 +32,55 @@
 
 #![warn(missing_docs)]
 
+mod anls;
+mod box_iou;
 mod choice;
 mod compose;
 mod conclusion;
 mod error;
 mod exact;
 mod final_number;
+mod format;
 pub mod judge;
 mod letters;
+mod math;
 mod number;
 mod numeric;
+mod penalty;
+mod per_sample;
+mod references;
+mod relaxed;
 mod reward;
 mod rule;
 mod sample;
 mod tokens;
+mod units;
 mod words;
+mod yes_no;
 
+pub use anls::Anls;
+pub use box_iou::{BoxChoice, BoxIou, IouScore, box_iou};
 pub use choice::ChoiceMatch;
-pub use compose::{Clip, JudgeGate, NamedScores, WeightedScores, WeightedSum, clip_scores, gate_scores, weighted_sum};
+pub use compose::{
+    Clip, JudgeGate, MinOf, NamedScores, ScoreGroups, WeightedScores, WeightedSum, ZScore, clip_scores, gate_scores,
+    min_scores, weighted_sum, z_scores,
+};
 pub use conclusion::{Conclusion, conclusion};
 pub use error::RewardError;
 pub use exact::{ExactMatch, Normalisation};
+pub use format::{FormatMatch, PatternScope};
 pub use judge::{
     Agreement, CachedJudge, Judge, JudgeReward, PromptTemplate, RuleJudge, Verdict, judge_answers, parse_verdict,
 };
 #[cfg(feature = "http")]
 pub use judge::{AnswerStore, HttpJudge};
+pub use math::MathMatch;
 pub use number::{Number, numbers};
-pub use numeric::{NumericMatch, PercentSign, Tolerance};
+pub use numeric::{NumericMatch, PercentSign, Tolerance, UnitRule};
+pub use penalty::{LengthPenalty, RepetitionPenalty, TextUnit};
+pub use per_sample::{PerSample, per_sample};
+pub use references::AnswerPart;
+pub use relaxed::RelaxedAccuracy;
 pub use reward::Reward;
 pub use sample::Sample;
+pub use yes_no::YesNoMatch;

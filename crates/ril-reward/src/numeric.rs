@@ -1,8 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use crate::final_number::final_number;
+use crate::final_number::{Quantity, final_number};
 use crate::number::Number;
-use crate::{Sample, Verdict, rule};
+use crate::{RewardError, Sample, Verdict, rule};
 
 /// How far two numbers may lie apart and still agree; `a` is the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,7 +15,19 @@ pub enum Tolerance {
 }
 
 impl Tolerance {
-    fn holds(self, reference: f64, response: f64) -> bool {
+    /// Checks the width or share.
+    ///
+    /// # Errors
+    /// [`RewardError::Config`] unless it is finite and not negative.
+    pub fn validate(self) -> Result<(), RewardError> {
+        let (Self::Absolute(width) | Self::Relative(width)) = self;
+        if width.is_finite() && width >= 0.0 {
+            return Ok(());
+        }
+        Err(RewardError::Config(format!("tolerance: expected a finite number of at least 0, got {width}")))
+    }
+
+    pub(crate) fn holds(self, reference: f64, response: f64) -> bool {
         let allowed = match self {
             Self::Absolute(width) => width,
             Self::Relative(share) => share * reference.abs(),
@@ -33,6 +45,24 @@ pub enum PercentSign {
     Optional,
     /// `50%` agrees with `0.5` only.
     Exact,
+}
+
+/// What units mean. Where one of the two sides states none that is known, its number is taken to be in the other's.
+///
+/// Known are, in singular and plural, by symbol and by name: metre, gram, second and litre with nano, micro, milli, centi,
+/// deci and kilo; inch, foot, yard, mile; tonne, pound, ounce; minute, hour, day, week; hectare, mph, km/h. Squares and
+/// cubes (`m^2`, `m²`, `cm3`, `square feet`) and quotients (`m/s`, `g/cm^3`, `miles per hour`) of them too. No
+/// temperatures, which have no common zero, and no gallons, of which there are two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum UnitRule {
+    /// Nothing: `5 cm` agrees with `5 kg`.
+    #[default]
+    Ignored,
+    /// Both must state the same one: `5 cm` agrees with `5 centimeters`, not with `0.05 m`.
+    Same,
+    /// Numbers are compared in the reference's unit: `5 cm` agrees with `0.05 m`, not with `5 m` or `5 kg`.
+    Converted,
 }
 
 /// Right when the final number of the answer agrees with the reference.
@@ -64,6 +94,9 @@ pub struct NumericMatch {
     pub tolerance: Tolerance,
     /// Default [`PercentSign::Optional`].
     pub percent_sign: PercentSign,
+    /// Default [`UnitRule::Ignored`].
+    #[serde(default)]
+    pub units: UnitRule,
 }
 
 impl NumericMatch {
@@ -74,11 +107,27 @@ impl NumericMatch {
 
     /// The verdict on one sample.
     pub fn verdict(&self, sample: &Sample<'_>) -> Verdict {
-        let Some(reference) = Number::whole(sample.reference).or_else(|| final_number(sample.reference)) else {
+        let whole = Number::whole(sample.reference).map(|number| Quantity { number, unit: None });
+        let Some(reference) = whole.or_else(|| final_number(sample.reference)) else {
             return Verdict::Unparsed(format!("reference is no number: {:?}", sample.reference));
         };
         let response = final_number(sample.response);
-        Verdict::of(response.is_some_and(|response| self.agrees(reference, response)))
+        Verdict::of(response.is_some_and(|response| self.agrees_in_units(reference, response)))
+    }
+
+    fn agrees_in_units(&self, reference: Quantity, response: Quantity) -> bool {
+        let number = response.number;
+        let Some((expected, stated)) = reference.unit.zip(response.unit) else {
+            return self.agrees(reference.number, number);
+        };
+        match (self.units, stated.in_units_of(expected)) {
+            (UnitRule::Ignored, _) => self.agrees(reference.number, number),
+            (UnitRule::Same, factor) => factor == Some(1.0) && self.agrees(reference.number, number),
+            (UnitRule::Converted, Some(factor)) => {
+                self.agrees(reference.number, Number { value: number.value * factor, ..number })
+            }
+            (UnitRule::Converted, None) => false,
+        }
     }
 
     fn agrees(&self, reference: Number, response: Number) -> bool {
@@ -96,7 +145,7 @@ impl NumericMatch {
 
 impl Default for NumericMatch {
     fn default() -> Self {
-        Self { tolerance: Tolerance::Relative(1e-6), percent_sign: PercentSign::Optional }
+        Self { tolerance: Tolerance::Relative(1e-6), percent_sign: PercentSign::Optional, units: UnitRule::Ignored }
     }
 }
 
@@ -234,6 +283,36 @@ mod tests {
             [("50%", "0.5", true), ("50%", "50%", true), ("50%", "50", false), ("0.5", "0.5%", false)]
         {
             assert_eq!(verdict(exact, reference, response), Verdict::of(is_correct), "{reference} {response}");
+        }
+    }
+
+    #[test]
+    fn units_are_ignored_the_same_or_converted() {
+        let cases = [
+            ("5 cm", "It is 5 cm.", true, true, true),
+            ("5 cm", "It is 5 centimeters long.", true, true, true),
+            ("5 cm", "It is $5\\text{ cm}$.", true, true, true),
+            ("5 cm", "It is 0.05 m.", false, false, true),
+            ("5 cm", "It is 5 m.", true, false, false),
+            ("5 cm", "It is 5 kg.", true, false, false),
+            ("5 cm", "5", true, true, true),
+            ("5", "5 cm", true, true, true),
+            ("5 apples", "5 pears", true, true, true),
+            ("72 km/h", "The answer is 20 m/s", false, false, true),
+            ("2 hours", "120 minutes", false, false, true),
+            ("1 L", "1000 cm^3", false, false, true),
+            ("1 m^2", "1 m", true, false, false),
+            ("2 kg", "2000 g", false, false, true),
+            ("3 ft", "1 yard", false, false, true),
+        ];
+        for (reference, response, ignored, same, converted) in cases {
+            for (units, is_correct) in
+                [(UnitRule::Ignored, ignored), (UnitRule::Same, same), (UnitRule::Converted, converted)]
+            {
+                let rule = NumericMatch { units, ..NumericMatch::default() };
+                let expected = Verdict::of(is_correct);
+                assert_eq!(verdict(rule, reference, response), expected, "{reference:?} {response:?} {units:?}");
+            }
         }
     }
 

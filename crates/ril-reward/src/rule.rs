@@ -1,29 +1,47 @@
 //! How a per-sample rule serves a batch, as a reward and as a judge.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use rayon::prelude::*;
 
-use crate::{Sample, Verdict};
+use crate::{RewardError, Sample, Verdict};
 
 /// Below this many samples the rules run on the calling thread: one rule costs microseconds, waking a pool more.
 const PARALLEL_SAMPLES: usize = 256;
 
-/// One verdict per sample, in order; large batches run in parallel.
-pub(crate) fn judge<R>(samples: &[Sample<'_>], rule: R) -> Vec<Verdict>
+/// `rule` of every sample, in order; large batches run in parallel. A panic becomes an error that names the reward and
+/// the sample; of several failures the first in the batch is reported, whatever thread met it.
+pub(crate) fn each<T, R>(name: &str, samples: &[Sample<'_>], rule: R) -> Result<Vec<T>, RewardError>
 where
-    R: Fn(&Sample<'_>) -> Verdict + Sync,
+    T: Send,
+    R: Fn(usize, &Sample<'_>) -> Result<T, RewardError> + Sync,
 {
+    // What a rule leaves behind when it panics is never looked at: its batch has failed.
+    let guarded = |(index, sample): (usize, &Sample<'_>)| {
+        catch_unwind(AssertUnwindSafe(|| rule(index, sample)))
+            .unwrap_or_else(|payload| Err(RewardError::panicked(name, Some(index), &*payload)))
+    };
     if samples.len() < PARALLEL_SAMPLES {
-        return samples.iter().map(rule).collect();
+        return samples.iter().enumerate().map(guarded).collect();
     }
-    samples.par_iter().map(&rule).collect()
+    let results: Vec<_> = samples.par_iter().enumerate().map(guarded).collect();
+    results.into_iter().collect()
 }
 
-/// [`judge`], read as scores.
-pub(crate) fn score<R>(samples: &[Sample<'_>], rule: R) -> Vec<Option<f32>>
+/// One verdict per sample, in order.
+pub(crate) fn judge<R>(name: &str, samples: &[Sample<'_>], rule: R) -> Result<Vec<Verdict>, RewardError>
 where
     R: Fn(&Sample<'_>) -> Verdict + Sync,
 {
-    judge(samples, rule).iter().map(Verdict::score).collect()
+    each(name, samples, |_, sample| Ok(rule(sample)))
+}
+
+/// One score per sample, in order.
+pub(crate) fn score<R>(name: &str, samples: &[Sample<'_>], rule: R) -> Result<Vec<Option<f32>>, RewardError>
+where
+    R: Fn(&Sample<'_>) -> Option<f32> + Sync,
+{
+    each(name, samples, |_, sample| Ok(rule(sample)))
 }
 
 /// Makes a type with `verdict(&self, &Sample) -> Verdict` a [`Reward`](crate::Reward) and a [`Judge`](crate::Judge);
@@ -37,20 +55,39 @@ macro_rules! impl_rule {
 
             fn score(&self, samples: &[$crate::Sample<'_>]) -> Result<Vec<Option<f32>>, $crate::RewardError> {
                 $(self.$validate()?;)?
-                Ok($crate::rule::score(samples, |sample| self.verdict(sample)))
+                $crate::rule::score($name, samples, |sample| self.verdict(sample).score())
             }
         }
 
         impl $crate::Judge for $rule {
             fn judge(&self, samples: &[$crate::Sample<'_>]) -> Result<Vec<$crate::Verdict>, $crate::RewardError> {
                 $(self.$validate()?;)?
-                Ok($crate::rule::judge(samples, |sample| self.verdict(sample)))
+                $crate::rule::judge($name, samples, |sample| self.verdict(sample))
             }
         }
     };
 }
 
 pub(crate) use impl_rule;
+
+/// Makes a type with `score_of(&self, &Sample) -> Option<f32>` a [`Reward`](crate::Reward); a third argument names a
+/// method that checks its settings first.
+macro_rules! impl_score {
+    ($rule:ty, $name:literal $(, $validate:ident)?) => {
+        impl $crate::Reward for $rule {
+            fn name(&self) -> &str {
+                $name
+            }
+
+            fn score(&self, samples: &[$crate::Sample<'_>]) -> Result<Vec<Option<f32>>, $crate::RewardError> {
+                $(self.$validate()?;)?
+                $crate::rule::score($name, samples, |sample| self.score_of(sample))
+            }
+        }
+    };
+}
+
+pub(crate) use impl_score;
 
 #[cfg(test)]
 mod tests {

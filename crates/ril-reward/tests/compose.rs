@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use ril_reward::{
-    Clip, ExactMatch, JudgeGate, NumericMatch, Reward, RewardError, Sample, WeightedScores, WeightedSum, clip_scores,
-    gate_scores, weighted_sum,
+    Clip, ExactMatch, JudgeGate, MinOf, NumericMatch, Reward, RewardError, Sample, ScoreGroups, WeightedScores,
+    WeightedSum, ZScore, clip_scores, gate_scores, min_scores, per_sample, weighted_sum, z_scores,
 };
 
 const NAMES: [&str; 4] = ["answer", "brevity", "format", "similarity"];
@@ -192,4 +192,119 @@ fn rewards_can_be_shared_between_threads() {
     is_shared::<WeightedSum>();
     is_shared::<ril_reward::CachedJudge<ril_reward::RuleJudge>>();
     is_shared::<RewardError>();
+}
+
+proptest! {
+    #[test]
+    fn a_minimum_is_the_smallest_column_in_any_order(
+        scores in scores(), order in Just([0_usize, 1, 2, 3]).prop_shuffle(),
+    ) {
+        let columns: Vec<_> = NAMES.iter().zip(&scores).map(|(name, scores)| (*name, &**scores)).collect();
+        let shuffled: Vec<_> = order.iter().map(|&index| columns[index]).collect();
+        let smallest = min_scores(&columns).expect("same length");
+        prop_assert_eq!(&min_scores(&shuffled).expect("same length"), &smallest);
+        for (row, smallest) in smallest.iter().enumerate() {
+            let column: Option<Vec<f32>> = scores.iter().map(|column| column[row]).collect();
+            prop_assert_eq!(*smallest, column.map(|column| column.into_iter().fold(f32::INFINITY, f32::min)));
+        }
+        // A minimum is never above a sum with weights that add up to one.
+        for (smallest, mean) in smallest.iter().zip(sum(&[0.25; 4], &scores)) {
+            prop_assert!(smallest.zip(mean).is_none_or(|(smallest, mean)| smallest <= mean + 1e-4));
+        }
+    }
+
+    #[test]
+    fn normalised_groups_have_mean_zero_and_deviation_one(
+        groups in prop::collection::vec(prop::collection::vec(prop_oneof![1 => Just(None), 5 => (-10.0_f32..10.0).prop_map(Some)], 4), 1..5),
+        shift in -5.0_f32..5.0,
+    ) {
+        let scores: Vec<Option<f32>> = groups.concat();
+        let normalise = |scores: &[Option<f32>]| z_scores("a", scores, ScoreGroups::Questions { group_size: 4 }).expect("groups of 4");
+        let normalised = normalise(&scores);
+        let shifted = normalise(&scores.iter().map(|score| score.map(|score| score + shift)).collect::<Vec<_>>());
+        for (group, (before, moved)) in normalised.chunks(4).zip(scores.chunks(4).zip(shifted.chunks(4))) {
+            let values: Vec<f64> = group.iter().flatten().map(|score| f64::from(*score)).collect();
+            let count = values.len() as f64;
+            prop_assert!(values.is_empty() || (values.iter().sum::<f64>() / count).abs() < 1e-5);
+            let spread = |values: &[f64]| (values.iter().map(|v| v * v).sum::<f64>() / (count - 1.0)).sqrt();
+            let is_wide = before.iter().flatten().any(|a| before.iter().flatten().any(|b| (a - b).abs() > 1.0));
+            prop_assert!(!is_wide || (spread(&values) - 1.0).abs() < 1e-3, "{:?}", before);
+            for ((score, before), moved) in group.iter().zip(before).zip(moved) {
+                prop_assert_eq!(score.is_some(), before.is_some());
+                prop_assert!(score.zip(*moved).is_none_or(|(a, b)| (a - b).abs() < 1e-2));
+            }
+        }
+        // One group is normalised as the whole batch is.
+        prop_assert_eq!(z_scores("a", &groups[0], ScoreGroups::Batch).expect("any length"), normalise(&groups[0]));
+    }
+}
+
+#[test]
+fn groups_that_are_ragged_or_of_one_are_refused() {
+    let scores = [Some(1.0), Some(2.0), Some(3.0)];
+    let normalise = |group_size| z_scores("length", &scores, ScoreGroups::Questions { group_size });
+    assert_eq!(
+        normalise(2).expect_err("three scores").to_string(),
+        "length: expected a multiple of group_size 2, got 3 scores"
+    );
+    assert!(matches!(normalise(1), Err(RewardError::Config(_))));
+    assert!(matches!(
+        ZScore::new(ExactMatch::default(), ScoreGroups::Questions { group_size: 0 }),
+        Err(RewardError::Config(_))
+    ));
+    assert!(z_scores("length", &[], ScoreGroups::Batch).expect("nothing to do").is_empty());
+    assert!(matches!(z_scores("a", &[Some(f32::NAN)], ScoreGroups::Batch), Err(RewardError::NonFiniteScore { .. })));
+}
+
+/// The messages of an error and of all its causes.
+fn chain(error: &RewardError) -> Vec<String> {
+    let first: &dyn std::error::Error = error;
+    std::iter::successors(Some(first), |error| error.source()).map(ToString::to_string).collect()
+}
+
+struct Careless;
+
+impl Reward for Careless {
+    fn name(&self) -> &str {
+        "careless"
+    }
+    fn score(&self, samples: &[Sample<'_>]) -> Result<Vec<Option<f32>>, RewardError> {
+        Ok(vec![Some(1.0 / samples[7].response.len() as f32)])
+    }
+}
+
+#[test]
+fn a_failing_part_is_named_with_its_sample_and_its_cause() {
+    fn picky() -> impl Reward + Send + Sync + 'static {
+        per_sample("picky", |sample: &Sample<'_>| match sample.response {
+            "panic" => panic!("cannot read it"),
+            "error" => Err(std::fmt::Error),
+            _ => Ok(Some(1.0)),
+        })
+    }
+    let sum = WeightedSum::new("total").with(1.0, ExactMatch::default()).and_then(|sum| sum.with(0.5, picky()));
+    let sum = sum.expect("two names");
+    let samples = ["fine", "error"].map(|response| Sample::new("?", "", response));
+    let cause = std::fmt::Error.to_string();
+    let expected = ["total: its part \"picky\" failed", "picky: sample 1 failed", cause.as_str()];
+    assert_eq!(chain(&sum.score(&samples).expect_err("sample 1 fails")), expected);
+    assert_eq!(chain(&sum.term_scores(&samples).expect_err("sample 1 fails")), expected);
+
+    let samples = ["panic", "fine"].map(|response| Sample::new("?", "", response));
+    let expected = ["picky: sample 0: panicked: cannot read it"];
+    assert_eq!(chain(&Clip::new(picky(), 0.0, 1.0).expect("a range").score(&samples).expect_err("a panic")), expected);
+    let normalised = ZScore::new(picky(), ScoreGroups::Batch).expect("a batch");
+    assert_eq!(chain(&normalised.score(&samples).expect_err("a panic")), expected);
+    let gated = JudgeGate::new(picky(), ExactMatch::default()).score(&samples).expect_err("a panic");
+    assert_eq!(chain(&gated), ["exact: its part \"picky\" failed", expected[0]]);
+    let smallest = MinOf::new("worst").with(picky()).expect("one name").score(&samples).expect_err("a panic");
+    assert_eq!(chain(&smallest), ["worst: its part \"picky\" failed", expected[0]]);
+
+    // A reward that panics outside of a sample is named, and so is one that loses samples.
+    let sum = WeightedSum::new("total").with(1.0, Careless).expect("one name");
+    let messages = chain(&sum.score(&samples).expect_err("two samples"));
+    assert!(messages[1].starts_with("careless: panicked: index out of bounds"), "{messages:?}");
+    let samples = [Sample::new("?", "", "a"); 9];
+    let messages = chain(&sum.score(&samples).expect_err("one score"));
+    assert_eq!(messages, ["total: its part \"careless\" failed", "careless: expected 9 results, got 1"]);
 }

@@ -129,7 +129,7 @@ fn a_failing_server_is_an_error_with_sample_and_words_and_what_came_is_kept() {
     let samples: Vec<Sample<'_>> = texts.iter().map(|text| Sample::new("q", text, text)).collect();
     let judge = server.judge().with_store(store(&folder));
     let error = judge.judge(&samples).unwrap_err();
-    let RewardError::FailedAt { index: 37, ref name, ref source } = error else { panic!("{error}") };
+    let RewardError::Sample { index: 37, ref name, ref source } = error else { panic!("{error}") };
     assert_eq!(name, "judge judge-32b");
     assert!(source.to_string().contains("CUDA out of memory"), "{source}");
 

@@ -5,7 +5,7 @@ mod cached;
 #[cfg(feature = "http")]
 mod http;
 mod parse;
-mod polarity;
+pub(crate) mod polarity;
 mod prompt;
 mod rule;
 #[cfg(feature = "http")]

@@ -4,7 +4,7 @@ use crate::conclusion;
 use crate::tokens::{Token, tokens};
 
 /// What one word says: `Some(true)` for yes and true.
-pub(super) fn of(word: &str) -> Option<bool> {
+pub(crate) fn of(word: &str) -> Option<bool> {
     match word {
         "yes" | "true" => Some(true),
         "no" | "false" => Some(false),
@@ -13,7 +13,7 @@ pub(super) fn of(word: &str) -> Option<bool> {
 }
 
 /// What an answer says in its marked conclusion, else in all of it; `None` when it says nothing, or both.
-pub(super) fn stated(response: &str) -> Option<bool> {
+pub(crate) fn stated(response: &str) -> Option<bool> {
     let stated = conclusion(response);
     let marked = Some(stated.text).filter(|_| stated.is_marked).and_then(all);
     let said = marked.or_else(|| all(response))?;

@@ -1,3 +1,15 @@
+//! The arithmetic that combines scores, and the rewards made of it.
+
+mod rewards;
+mod sums;
+mod z_score;
+
+pub use rewards::{Clip, JudgeGate};
+pub use sums::{MinOf, WeightedSum};
+pub use z_score::{ScoreGroups, ZScore, z_scores};
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::{Reward, RewardError, Sample};
 
 /// Columns of scores with the names of their rewards.
@@ -67,6 +79,32 @@ pub fn gate_scores(gate: &[Option<f32>], scores: &[Option<f32>]) -> Result<Vec<O
     finite("gate", gate.iter().zip(scores).map(|(gate, score)| Some((*gate)? * (*score)?)).collect())
 }
 
+/// The smallest score of each sample: `R_i = min_k score_ki`, `None` where any is: a reward that is as good as its worst
+/// part. No column gives no scores.
+///
+/// # Errors
+/// [`RewardError::Count`] for columns of different length, [`RewardError::NonFiniteScore`].
+///
+/// ```
+/// use ril_reward::min_scores;
+///
+/// let (judge, format) = ([Some(1.0), Some(1.0), None], [Some(1.0), Some(0.0), Some(0.0)]);
+/// assert_eq!(min_scores(&[("judge", &judge), ("format", &format)])?, [Some(1.0), Some(0.0), None]);
+/// # Ok::<(), ril_reward::RewardError>(())
+/// ```
+pub fn min_scores(columns: &[(&str, &[Option<f32>])]) -> Result<Vec<Option<f32>>, RewardError> {
+    let rows = columns.first().map_or(0, |(_, scores)| scores.len());
+    for (name, scores) in columns {
+        RewardError::check_count(name, rows, scores.len())?;
+        check_finite(name, scores)?;
+    }
+    let smallest = |row: usize| {
+        let scores = columns.iter().map(|(_, scores)| scores[row]);
+        scores.reduce(|a, b| Some(a?.min(b?))).flatten()
+    };
+    Ok((0..rows).map(smallest).collect())
+}
+
 /// Scores kept in `[min, max]`; `None` stays.
 ///
 /// # Errors
@@ -96,7 +134,7 @@ fn finite(name: &str, scores: Vec<Option<f32>>) -> Result<Vec<Option<f32>>, Rewa
     check_finite(name, &scores).map(|()| scores)
 }
 
-fn check_finite(name: &str, scores: &[Option<f32>]) -> Result<(), RewardError> {
+pub(crate) fn check_finite(name: &str, scores: &[Option<f32>]) -> Result<(), RewardError> {
     let broken = scores.iter().enumerate().find_map(|(index, score)| Some((index, score.filter(|s| !s.is_finite())?)));
     match broken {
         Some((index, value)) => Err(RewardError::NonFiniteScore { name: name.to_owned(), index, value }),
@@ -104,120 +142,18 @@ fn check_finite(name: &str, scores: &[Option<f32>]) -> Result<(), RewardError> {
     }
 }
 
-/// [`weighted_sum`] of rewards chosen at run time; itself a reward.
-///
-/// ```
-/// use ril_reward::{ExactMatch, JudgeReward, Reward, RuleJudge, Sample, WeightedSum};
-///
-/// let sum = WeightedSum::new("total")
-///     .with(1.0, JudgeReward::new(RuleJudge::default()))?
-///     .with(0.5, ExactMatch::default())?;
-/// assert_eq!(sum.score(&[Sample::new("3 + 4?", "7", "It is 7.")])?, [Some(1.0)]);
-/// # Ok::<(), ril_reward::RewardError>(())
-/// ```
-pub struct WeightedSum {
-    name: String,
-    terms: Vec<(f32, Box<dyn Reward + Send + Sync>)>,
-}
-
-impl WeightedSum {
-    /// A sum without terms; it scores nothing until it gets one.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), terms: Vec::new() }
-    }
-
-    /// Adds a term.
-    ///
-    /// # Errors
-    /// [`RewardError::DuplicateName`]; [`RewardError::Config`] for a weight that is not finite.
-    pub fn with(mut self, weight: f32, reward: impl Reward + Send + Sync + 'static) -> Result<Self, RewardError> {
-        check_weight(reward.name(), weight)?;
-        if self.terms.iter().any(|(_, term)| term.name() == reward.name()) {
-            return Err(RewardError::DuplicateName(reward.name().to_owned()));
-        }
-        self.terms.push((weight, Box::new(reward)));
-        Ok(self)
-    }
-
-    /// The scores of each term, unweighted, with the term's name: what metrics are made of.
-    ///
-    /// # Errors
-    /// Those of the terms.
-    pub fn term_scores(&self, samples: &[Sample<'_>]) -> Result<NamedScores<'_>, RewardError> {
-        self.terms.iter().map(|(_, reward)| Ok((reward.name(), reward.score(samples)?))).collect()
-    }
-}
-
-impl Reward for WeightedSum {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn score(&self, samples: &[Sample<'_>]) -> Result<Vec<Option<f32>>, RewardError> {
-        let scored = self.term_scores(samples)?;
-        let columns: Vec<_> = self
-            .terms
-            .iter()
-            .zip(&scored)
-            .map(|((weight, _), (name, scores))| WeightedScores { name, weight: *weight, scores })
-            .collect();
-        if columns.is_empty() {
-            return Ok(vec![None; samples.len()]);
-        }
-        RewardError::check_count(columns[0].name, samples.len(), columns[0].scores.len())?;
-        weighted_sum(&columns)
-    }
-}
-
-/// [`gate_scores`] as a reward: `gate * reward`, named after the reward.
-#[derive(Clone, Debug)]
-pub struct JudgeGate<G, R> {
-    gate: G,
-    reward: R,
-}
-
-impl<G: Reward, R: Reward> JudgeGate<G, R> {
-    /// `reward` where `gate` scores 1, 0 where `gate` scores 0.
-    pub fn new(gate: G, reward: R) -> Self {
-        Self { gate, reward }
-    }
-}
-
-impl<G: Reward, R: Reward> Reward for JudgeGate<G, R> {
-    fn name(&self) -> &str {
-        self.reward.name()
-    }
-
-    fn score(&self, samples: &[Sample<'_>]) -> Result<Vec<Option<f32>>, RewardError> {
-        gate_scores(&self.gate.score(samples)?, &self.reward.score(samples)?)
-    }
-}
-
-/// [`clip_scores`] as a reward, named after the reward within.
-#[derive(Clone, Debug)]
-pub struct Clip<R> {
-    reward: R,
-    min: f32,
-    max: f32,
-}
-
-impl<R: Reward> Clip<R> {
-    /// `reward` kept in `[min, max]`.
-    ///
-    /// # Errors
-    /// [`RewardError::Config`] unless `min <= max`.
-    pub fn new(reward: R, min: f32, max: f32) -> Result<Self, RewardError> {
-        check_range(min, max)?;
-        Ok(Self { reward, min, max })
-    }
-}
-
-impl<R: Reward> Reward for Clip<R> {
-    fn name(&self) -> &str {
-        self.reward.name()
-    }
-
-    fn score(&self, samples: &[Sample<'_>]) -> Result<Vec<Option<f32>>, RewardError> {
-        clip_scores(&self.reward.score(samples)?, self.min, self.max)
-    }
+/// The scores of `reward` as the part of `name`: an error and a panic of it name both, and one score a sample is checked.
+fn score_part<R: Reward + ?Sized>(
+    name: &str,
+    reward: &R,
+    samples: &[Sample<'_>],
+) -> Result<Vec<Option<f32>>, RewardError> {
+    let part = reward.name();
+    // What the part leaves behind when it panics is its own; a composition keeps nothing between batches.
+    let scores = catch_unwind(AssertUnwindSafe(|| reward.score(samples)))
+        .unwrap_or_else(|payload| Err(RewardError::panicked(part, None, &*payload)));
+    let counted =
+        scores.and_then(|scores| RewardError::check_count(part, samples.len(), scores.len()).map(|()| scores));
+    // A wrapper bears the name of what it wraps, and naming it twice says nothing.
+    counted.map_err(|error| if name == part { error } else { error.in_part(name, part) })
 }
