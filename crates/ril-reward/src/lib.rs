@@ -4,6 +4,21 @@
 //! [`Sample`]s into one score each, a *judge* turns it into one [`Verdict`] each, and [`JudgeReward`] reads a verdict
 //! as a score.
 //!
+//! | rule | right when |
+//! |---|---|
+//! | [`ExactMatch`] | the whole answer is the reference, normalised |
+//! | [`NumericMatch`] | its final number agrees, with a tolerance and units |
+//! | [`ChoiceMatch`], [`YesNoMatch`] | it picks the same option; it goes the same way |
+//! | [`MathMatch`] | it states the same mathematics, in LaTeX or ASCII |
+//! | [`RelaxedAccuracy`], [`Anls`], [`BoxIou`] | as ChartQA, DocVQA and grounding measure |
+//! | [`FormatMatch`] | it has the form of a pattern |
+//! | [`LengthPenalty`], [`RepetitionPenalty`] | it is not long, does not repeat itself |
+//! | [`RuleJudge`] | the rule that the form of the reference asks for says so |
+//!
+//! A function of one sample becomes a reward with [`per_sample`]. [`WeightedSum`], [`JudgeGate`], [`MinOf`], [`Clip`] and
+//! [`ZScore`] combine rewards; an error or a panic in one of them names the reward, and the sample where it scores them
+//! one by one.
+//!
 //! The one design decision is that **"not scored" is a value**: a score is an `Option<f32>`. A verdict that cannot be
 //! parsed is `None`, a judge that cannot be reached is an `Err`, and neither ever becomes 0, because a 0 enters the
 //! baseline of the other answers and moves their advantages. An empty answer is the exception that proves the rule:

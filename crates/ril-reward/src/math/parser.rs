@@ -7,7 +7,7 @@ use super::tree::{Expr, Fence, Relation, Value};
 pub(super) const MAX_DEPTH: usize = 48;
 
 /// Most items of a list, a set or a sequence, and most rows of a matrix.
-const MAX_ITEMS: usize = 64;
+pub(super) const MAX_ITEMS: usize = 64;
 
 /// What a text says; `None` when it is no mathematics that this crate reads.
 pub(super) fn parse(text: &str, mode: Mode) -> Option<Value> {
@@ -37,17 +37,19 @@ pub(super) struct Parser<'a> {
     pub(super) tokens: &'a [Token],
     pub(super) at: usize,
     pub(super) depth: usize,
+    /// How many sets are open.
+    pub(super) set_depth: usize,
     /// Whether `|` opens or closes.
     pub(super) is_in_bars: bool,
     /// The sign of `\pm`.
     pub(super) is_upper: bool,
     /// For each opening bracket, where it closes, and whether a comma stands right inside.
-    closings: Vec<Option<(usize, bool)>>,
+    pub(super) closings: Vec<Option<(usize, bool)>>,
 }
 
 impl<'a> Parser<'a> {
     fn new(tokens: &'a [Token], is_upper: bool) -> Self {
-        Self { tokens, at: 0, depth: 0, is_in_bars: false, is_upper, closings: closings(tokens) }
+        Self { tokens, at: 0, depth: 0, set_depth: 0, is_in_bars: false, is_upper, closings: closings(tokens) }
     }
 
     pub(super) fn peek(&self) -> Option<&'a Token> {
@@ -85,7 +87,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Items with commas or words between them.
-    fn items(&mut self) -> Option<Vec<Value>> {
+    pub(super) fn items(&mut self) -> Option<Vec<Value>> {
         let mut items = vec![self.item()?];
         while self.separator() {
             if items.len() == MAX_ITEMS {
@@ -237,106 +239,6 @@ impl<'a> Parser<'a> {
             format!("{name}({arguments})")
         })
     }
-
-    /// Whether a set, a sequence or a matrix starts here.
-    fn is_set(&self) -> bool {
-        let is_open = |token: &&Token| matches!(token, Token::OpenGroup | Token::OpenRound | Token::OpenSquare);
-        let opens = self.tokens[self.at..].iter().take_while(is_open).count();
-        let has_comma = |at: usize| self.closings[at].is_some_and(|(_, has_comma)| has_comma);
-        // `((1, 2) + 3)` is none, but nothing that is read has that form.
-        let inside = self.tokens.get(self.at + opens);
-        (self.at..self.at + opens).any(has_comma)
-            || matches!(inside, Some(Token::OpenSet | Token::EmptySet | Token::Reals | Token::OpenMatrix))
-    }
-
-    /// Sets joined by union, intersection and difference, from left to right.
-    fn sets(&mut self) -> Option<Value> {
-        let mut value = self.deeper(Self::set)?;
-        // Each operator wraps what stands left of it.
-        for _ in 0..MAX_DEPTH {
-            value = match self.peek() {
-                Some(Token::Cup) => {
-                    self.at += 1;
-                    let next = self.deeper(Self::set)?;
-                    match value {
-                        Value::Union(mut parts) => {
-                            parts.push(next);
-                            Value::Union(parts)
-                        }
-                        other => Value::Union(vec![other, next]),
-                    }
-                }
-                Some(Token::Cap) => {
-                    self.at += 1;
-                    Value::Intersection(vec![value, self.deeper(Self::set)?])
-                }
-                Some(Token::Without) => {
-                    self.at += 1;
-                    Value::Difference(Box::new(value), Box::new(self.deeper(Self::set)?))
-                }
-                _ => return Some(value),
-            };
-        }
-        None
-    }
-
-    fn set(&mut self) -> Option<Value> {
-        let opening = self.peek()?;
-        self.at += 1;
-        match opening {
-            Token::Reals => Some(Value::Reals),
-            Token::EmptySet => Some(Value::Set(Vec::new())),
-            Token::OpenMatrix => self.matrix(),
-            Token::OpenSet if self.eat(&Token::CloseSet) => Some(Value::Set(Vec::new())),
-            Token::OpenSet => {
-                let items = self.deeper(Self::items)?;
-                self.eat(&Token::CloseSet).then_some(Value::Set(items))
-            }
-            Token::OpenGroup => {
-                let (_, has_comma) = self.closings[self.at - 1]?;
-                // LaTeX shows no braces.
-                let value = match has_comma {
-                    true => Value::List(self.deeper(Self::items)?),
-                    false => self.deeper(Self::sets)?,
-                };
-                self.eat(&Token::CloseGroup).then_some(value)
-            }
-            Token::OpenRound | Token::OpenSquare => {
-                let (_, has_comma) = self.closings[self.at - 1]?;
-                if !has_comma {
-                    let value = self.deeper(Self::sets)?;
-                    return (self.eat(&Token::CloseRound) || self.eat(&Token::CloseSquare)).then_some(value);
-                }
-                let left = if *opening == Token::OpenRound { Fence::Round } else { Fence::Square };
-                let items = self.deeper(Self::items)?;
-                let right = if self.eat(&Token::CloseRound) {
-                    Fence::Round
-                } else {
-                    self.eat(&Token::CloseSquare).then_some(Fence::Square)?
-                };
-                Some(Value::Sequence(left, items, right))
-            }
-            _ => None,
-        }
-    }
-
-    /// Rows of equal length.
-    fn matrix(&mut self) -> Option<Value> {
-        let mut rows = vec![vec![self.sum()?]];
-        loop {
-            if self.eat(&Token::Column) {
-                let entry = self.sum()?;
-                rows.last_mut()?.push(entry);
-            } else if self.eat(&Token::Row) {
-                if self.peek() != Some(&Token::CloseMatrix) {
-                    rows.push(vec![self.sum()?]);
-                }
-            } else {
-                let is_even = rows.iter().all(|row| row.len() == rows[0].len()) && rows.len() <= MAX_ITEMS;
-                return (self.eat(&Token::CloseMatrix) && is_even).then_some(Value::Matrix(rows));
-            }
-        }
-    }
 }
 
 /// See [`Parser::closings`]. Round and square brackets close each other: `[0, 1)`.
@@ -420,6 +322,8 @@ mod tests {
     fn nesting_is_bounded() {
         let nested = |open: &str, close: &str, times| format!("{}1{}", open.repeat(times), close.repeat(times));
         assert!(parse(&nested("(", ")", 8), Mode::Math).is_some());
+        assert!(parse(&nested("\\{2,", "\\}", 3), Mode::Math).is_some());
+        assert!(parse(&nested("\\{2,", "\\}", 9), Mode::Math).is_none());
         for (open, close) in [
             ("(", ")"),
             ("{", "}"),

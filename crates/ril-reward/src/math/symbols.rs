@@ -17,27 +17,62 @@ pub(super) enum Meaning {
     Environment(Token),
 }
 
+/// Commands of layout, and of letters that mean the same in any style.
+const LAYOUT: &str = " left right middle big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits nolimits \
+    quad qquad boxed fbox vec overline bar hat mathstrut phantom mathbf mathit boldsymbol bm mathsf mathcal ";
+
+/// Commands of one sign that are layout; `\(` and its like stand around a formula.
+const LAYOUT_SIGNS: &str = ",!;:> $()[]";
+
+/// Commands whose argument is text.
+const TEXT: &str = " text textnormal textbf textit textrm textsf mathrm mbox hbox operatorname rm ";
+
+/// Commands that are not read.
+const OTHER: &str = " ldots dots cdots int sum prod lim to rightarrow implies ";
+
+fn is_in(list: &str, name: &str) -> bool {
+    list.split_whitespace().any(|listed| listed == name)
+}
+
 /// The meaning of the command `\name`; one that is not known is the name of a variable.
 pub(super) fn command(name: &str) -> Meaning {
-    let token = match name {
-        "left" | "right" | "big" | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl" | "Bigr" | "displaystyle"
-        | "textstyle" | "limits" | "nolimits" | "," | "!" | ";" | ":" | " " | ">" | "quad" | "qquad" | "$" | "("
-        | ")" | "[" | "]" | "boxed" | "fbox" | "vec" | "overline" | "bar" | "hat" | "mathstrut" | "phantom"
-        | "middle" => {
-            return Meaning::Nothing;
+    match name {
+        "begin" => Meaning::Environment(Token::OpenMatrix),
+        "end" => Meaning::Environment(Token::CloseMatrix),
+        "mathbb" | "Bbb" => Meaning::Blackboard,
+        _ if is_in(LAYOUT, name) || (name.chars().count() == 1 && LAYOUT_SIGNS.contains(name)) => Meaning::Nothing,
+        _ if is_in(TEXT, name) => Meaning::Text,
+        _ if is_in(OTHER, name) => Meaning::Token(Token::Other),
+        _ => {
+            let known = bracket(name).or_else(|| operator(name)).or_else(|| relation(name).map(Token::Relation));
+            let named = || Function::of_name(name).map(Token::Function);
+            Meaning::Token(known.or_else(named).unwrap_or_else(|| Token::Variable(name.to_owned())))
         }
-        "text" | "textnormal" | "textbf" | "textit" | "textrm" | "textsf" | "mathrm" | "mbox" | "hbox"
-        | "operatorname" | "rm" => {
-            return Meaning::Text;
-        }
-        "mathbf" | "mathit" | "boldsymbol" | "bm" | "mathsf" | "mathcal" => return Meaning::Nothing,
-        "begin" => return Meaning::Environment(Token::OpenMatrix),
-        "end" => return Meaning::Environment(Token::CloseMatrix),
-        "\\" | "cr" => Token::Row,
+    }
+}
+
+fn bracket(name: &str) -> Option<Token> {
+    Some(match name {
         "{" | "lbrace" => Token::OpenSet,
         "}" | "rbrace" => Token::CloseSet,
+        "langle" => Token::OpenRound,
+        "rangle" => Token::CloseRound,
+        "lbrack" => Token::OpenSquare,
+        "rbrack" => Token::CloseSquare,
+        "lfloor" => Token::OpenFloor,
+        "rfloor" => Token::CloseFloor,
+        "lceil" => Token::OpenCeil,
+        "rceil" => Token::CloseCeil,
+        "vert" | "lvert" | "rvert" | "mid" | "|" | "Vert" => Token::Bar,
+        _ => return None,
+    })
+}
+
+fn operator(name: &str) -> Option<Token> {
+    Some(match name {
+        "\\" | "cr" => Token::Row,
         "%" => Token::Percent,
-        "&" => Token::And,
+        "&" | "lor" | "vee" => Token::And,
         "frac" | "dfrac" | "tfrac" | "cfrac" => Token::Frac,
         "binom" | "dbinom" | "tbinom" => Token::Binom,
         "pi" => Token::Constant(Constant::Pi),
@@ -49,54 +84,72 @@ pub(super) fn command(name: &str) -> Meaning {
         "mp" => Token::MinusPlus,
         "circ" | "degree" => Token::Degree,
         "prime" => Token::Prime,
-        "langle" => Token::OpenRound,
-        "rangle" => Token::CloseRound,
-        "lfloor" => Token::OpenFloor,
-        "rfloor" => Token::CloseFloor,
-        "lceil" => Token::OpenCeil,
-        "rceil" => Token::CloseCeil,
-        "vert" | "lvert" | "rvert" | "mid" | "|" | "Vert" => Token::Bar,
-        "lbrack" => Token::OpenSquare,
-        "rbrack" => Token::CloseSquare,
-        "le" | "leq" | "leqslant" => Token::Relation(Relation::LessEqual),
-        "ge" | "geq" | "geqslant" => Token::Relation(Relation::GreaterEqual),
-        "lt" => Token::Relation(Relation::Less),
-        "gt" => Token::Relation(Relation::Greater),
-        "ne" | "neq" => Token::Relation(Relation::NotEqual),
-        "approx" | "simeq" => Token::Relation(Relation::Near),
-        "equiv" => Token::Relation(Relation::Equal),
+        "colon" => Token::Colon,
         "in" => Token::In,
         "cup" => Token::Cup,
         "cap" => Token::Cap,
         "setminus" | "backslash" => Token::Without,
         "emptyset" | "varnothing" => Token::EmptySet,
-        "mathbb" | "Bbb" => return Meaning::Blackboard,
-        "lor" | "vee" => Token::And,
-        "colon" => Token::Colon,
-        "ldots" | "dots" | "cdots" | "int" | "sum" | "prod" | "lim" | "to" | "rightarrow" | "implies" => Token::Other,
-        _ => Function::of_name(name).map_or_else(|| Token::Variable(name.to_owned()), Token::Function),
-    };
-    Meaning::Token(token)
+        _ => return None,
+    })
+}
+
+fn relation(name: &str) -> Option<Relation> {
+    Some(match name {
+        "le" | "leq" | "leqslant" | "≤" | "⩽" => Relation::LessEqual,
+        "ge" | "geq" | "geqslant" | "≥" | "⩾" => Relation::GreaterEqual,
+        "lt" | "<" => Relation::Less,
+        "gt" | ">" => Relation::Greater,
+        "ne" | "neq" | "≠" => Relation::NotEqual,
+        "approx" | "simeq" | "≈" => Relation::Near,
+        "equiv" | "=" | "≡" => Relation::Equal,
+        _ => return None,
+    })
 }
 
 /// The tokens of a sign; `None` for one without a meaning, and for letters.
 pub(super) fn symbol(c: char) -> Option<Vec<Token>> {
+    if c.is_whitespace() || ".$€£¥₹~`\"“”\u{200b}".contains(c) {
+        return Some(Vec::new());
+    }
     let number = |value| Token::Number(Number::integer(value), false);
     let fraction = |above, below| Some(vec![number(above), Token::Slash, number(below)]);
     let power = |value| Some(vec![Token::Caret, number(value)]);
-    let token = match c {
-        _ if c.is_whitespace() => return Some(Vec::new()),
-        '.' | '$' | '€' | '£' | '¥' | '₹' | '~' | '`' | '"' | '“' | '”' | '\u{200b}' => {
-            return Some(Vec::new());
+    match c {
+        '½' => fraction(1, 2),
+        '⅓' => fraction(1, 3),
+        '⅔' => fraction(2, 3),
+        '¼' => fraction(1, 4),
+        '¾' => fraction(3, 4),
+        '¹' => power(1),
+        '²' => power(2),
+        '³' => power(3),
+        _ => {
+            let known = relation(c.encode_utf8(&mut [0; 4])).map(Token::Relation);
+            known.or_else(|| bracket_sign(c)).or_else(|| operator_sign(c)).map(|token| vec![token])
         }
-        '½' => return fraction(1, 2),
-        '⅓' => return fraction(1, 3),
-        '⅔' => return fraction(2, 3),
-        '¼' => return fraction(1, 4),
-        '¾' => return fraction(3, 4),
-        '¹' => return power(1),
-        '²' => return power(2),
-        '³' => return power(3),
+    }
+}
+
+fn bracket_sign(c: char) -> Option<Token> {
+    Some(match c {
+        '(' | '（' | '⟨' => Token::OpenRound,
+        ')' | '）' | '⟩' => Token::CloseRound,
+        '[' => Token::OpenSquare,
+        ']' => Token::CloseSquare,
+        '{' => Token::OpenGroup,
+        '}' => Token::CloseGroup,
+        '⌊' => Token::OpenFloor,
+        '⌋' => Token::CloseFloor,
+        '⌈' => Token::OpenCeil,
+        '⌉' => Token::CloseCeil,
+        '|' => Token::Bar,
+        _ => return None,
+    })
+}
+
+fn operator_sign(c: char) -> Option<Token> {
+    Some(match c {
         '+' => Token::Plus,
         '-' | '−' | '–' => Token::Minus,
         '±' => Token::PlusMinus,
@@ -112,24 +165,6 @@ pub(super) fn symbol(c: char) -> Option<Vec<Token>> {
         '\'' | '′' | '’' => Token::Prime,
         ',' | '，' | '、' => Token::Comma,
         ';' | '；' => Token::Semicolon,
-        '(' | '（' | '⟨' => Token::OpenRound,
-        ')' | '）' | '⟩' => Token::CloseRound,
-        '[' => Token::OpenSquare,
-        ']' => Token::CloseSquare,
-        '{' => Token::OpenGroup,
-        '}' => Token::CloseGroup,
-        '⌊' => Token::OpenFloor,
-        '⌋' => Token::CloseFloor,
-        '⌈' => Token::OpenCeil,
-        '⌉' => Token::CloseCeil,
-        '|' => Token::Bar,
-        '=' | '≡' => Token::Relation(Relation::Equal),
-        '≈' => Token::Relation(Relation::Near),
-        '<' => Token::Relation(Relation::Less),
-        '>' => Token::Relation(Relation::Greater),
-        '≤' | '⩽' => Token::Relation(Relation::LessEqual),
-        '≥' | '⩾' => Token::Relation(Relation::GreaterEqual),
-        '≠' => Token::Relation(Relation::NotEqual),
         '∈' => Token::In,
         '∪' => Token::Cup,
         '∩' => Token::Cap,
@@ -141,6 +176,5 @@ pub(super) fn symbol(c: char) -> Option<Vec<Token>> {
         '∞' => Token::Constant(Constant::Infinity),
         '&' => Token::Column,
         _ => return None,
-    };
-    Some(vec![token])
+    })
 }
