@@ -270,6 +270,31 @@ fn names_of_earlier_module_trees_are_read_and_todays_are_written() {
     }
 }
 
+/// Rules that fit an earlier module tree alone become rules for today's, or PEFT would find no layer.
+#[test]
+fn rules_for_an_earlier_module_tree_are_rewritten() {
+    let fixture = Fixture::open("nested");
+    let config = LoraConfig {
+        target_modules: TargetModules::Pattern(r"model\.layers\.\d+\.self_attn\.(q|k)_proj|visual\..*gate_proj".into()),
+        exclude_modules: Some(TargetModules::Pattern(r"visual\.blocks\.0\..*".into())),
+        rank_pattern: Overrides::from_iter([(r"model\.layers\.1.*".to_string(), 2)]),
+        ..LoraConfig::default()
+    };
+    let model = fixture.model(&Device::flex()).with_lora(&config, 0).unwrap();
+    let found = parameters(&model);
+    assert_eq!(found.keys().filter(|path| path.ends_with(".lora.a")).count(), 2 * 2 + 2);
+    let rank = |layer: usize| found[&format!("model.layers.{layer}.self_attn.q_proj.lora.a")].0[0];
+    assert_eq!((rank(0), rank(1)), (8, 2));
+    let rewritten = model.lora_config().unwrap();
+    assert!(matches!(&rewritten.target_modules, TargetModules::Names(names) if names.len() == 6));
+    assert_eq!(rewritten.exclude_modules, None);
+    let folder = tempfile::tempdir().unwrap();
+    model.save_adapter(folder.path(), WeightType::F32).unwrap();
+    let again = fixture.model(&Device::flex()).load_adapter(folder.path()).unwrap();
+    assert!(parameters(&again) == found);
+    assert_eq!(again.lora_config(), Some(rewritten));
+}
+
 #[test]
 fn a_broken_adapter_is_named() {
     let adapter = Adapter::open("attention");

@@ -94,6 +94,22 @@ impl LoraConfig {
         Shape { rank, scale: alpha / divisor }
     }
 
+    /// The same rules for other names: `[the name that they were written for, the name of today]` of each layer with an
+    /// adapter.
+    pub(crate) fn rename<'a>(&mut self, matcher: &Matcher, layers: impl Iterator<Item = [&'a str; 2]>) {
+        let (mut names, mut ranks, mut alphas) = (Vec::new(), Vec::new(), Vec::new());
+        for [before, now] in layers {
+            let pattern = now.replace('.', r"\.");
+            names.push(now.to_string());
+            ranks.extend(matcher.rank(before).map(|rank| (pattern.clone(), rank)));
+            alphas.extend(matcher.alpha(before).map(|alpha| (pattern, alpha)));
+        }
+        self.target_modules = TargetModules::Names(names);
+        self.exclude_modules = None;
+        self.rank_pattern = ranks.into_iter().collect();
+        self.alpha_pattern = alphas.into_iter().collect();
+    }
+
     /// Reads `adapter_config.json`.
     ///
     /// # Errors

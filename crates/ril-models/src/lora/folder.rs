@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::{CONFIG_FILE, Layer, LoraConfig, WEIGHTS_FILE, factors, targets};
+use super::{CONFIG_FILE, Layer, LoraConfig, Target, WEIGHTS_FILE, factors, targets};
 use crate::checkpoint::{StagedFolder, TensorLayout, TensorRule, WeightFiles, WeightType, write_tensors};
 use crate::error::ModelError;
 
@@ -12,24 +12,17 @@ const PREFIX: &str = "base_model.model.";
 
 /// The tensor of one factor, under the name that is written and those that other versions of transformers gave it.
 fn rule(layer: &Layer<'_>, factor: &str) -> TensorRule {
-    let full = |name: &String| format!("{PREFIX}{name}.{factor}.weight");
-    TensorRule {
-        name: full(&layer.name),
-        aliases: layer.older_names.iter().map(full).collect(),
-        layout: TensorLayout::Transposed,
-    }
+    let mut names = layer.names.iter().map(|name| format!("{PREFIX}{name}.{factor}.weight"));
+    TensorRule { name: names.next().unwrap_or_default(), aliases: names.collect(), layout: TensorLayout::Transposed }
 }
 
 /// Puts the adapters of a folder on the layers that its settings name.
 pub(crate) fn load(layers: Vec<Layer<'_>>, others: &[&str], folder: &Path) -> Result<LoraConfig, ModelError> {
-    let config = LoraConfig::from_folder(folder)?;
-    let matcher = config.matcher()?;
-    let layers =
-        targets(layers, others, &config, &matcher).map_err(|error| error.in_file(&folder.join(CONFIG_FILE)))?;
+    let mut config = LoraConfig::from_folder(folder)?;
+    let targets = targets(layers, others, &mut config).map_err(|error| error.in_file(&folder.join(CONFIG_FILE)))?;
     let mut files = WeightFiles::open_file(&folder.join(WEIGHTS_FILE))?;
-    for layer in layers {
+    for Target { layer, shape } in targets {
         let [input, output] = layer.linear.weight.lazy_shape().dims();
-        let shape = config.shape(&matcher, &layer.name);
         let a = files.read_matrix(&rule(&layer, "lora_A"), [input, shape.rank])?;
         let b = files.read_matrix(&rule(&layer, "lora_B"), [shape.rank, output])?;
         let device = layer.linear.weight.lazy_device();

@@ -35,8 +35,9 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use self::config::Shape;
 use self::dropout::Dropout;
-use self::target::{Kind, Matcher};
+use self::target::Kind;
 use crate::error::ModelError;
 use crate::nn::linear::Linear;
 use crate::seed::mix_seed;
@@ -105,36 +106,52 @@ impl LoraState {
     }
 }
 
-/// A layer that may have an adapter: its name in the module tree of transformers 5, and in those before.
+/// Module trees that transformers has had for a model, the one of today first.
+pub(crate) const TREES: usize = 3;
+
+/// A layer that may have an adapter.
 pub(crate) struct Layer<'a> {
-    pub name: String,
-    pub older_names: Vec<String>,
+    /// Its name in each of the trees.
+    pub names: [String; TREES],
     pub linear: &'a mut Linear,
 }
 
 impl Layer<'_> {
-    fn is_target(&self, matcher: &Matcher) -> bool {
-        let mut names = std::iter::once(&self.name).chain(&self.older_names);
-        names.any(|name| matcher.is_target(name, Kind::Linear))
+    fn name(&self) -> &str {
+        &self.names[0]
     }
 }
 
+/// A layer that gets an adapter, with the rank and the scale of it.
+struct Target<'a> {
+    layer: Layer<'a>,
+    shape: Shape,
+}
+
 /// The layers that the configuration names, checked: at least one, and none of `others`, the modules that are no linear
-/// layers (or the head).
+/// layers (or the head). Names are those of one tree, the first in which any is named; where that is not the one of
+/// today, the configuration is rewritten.
 fn targets<'a>(
     layers: Vec<Layer<'a>>,
     others: &[&str],
-    config: &LoraConfig,
-    matcher: &Matcher,
-) -> Result<Vec<Layer<'a>>, ModelError> {
+    config: &mut LoraConfig,
+) -> Result<Vec<Target<'a>>, ModelError> {
+    config.validate()?;
+    let matcher = config.matcher()?;
     if let Some(other) = others.iter().find(|name| matcher.is_target(name, Kind::Other)) {
         let message =
             format!("target_modules: {other} is named, but adapters are for linear layers other than the head");
         return Err(ModelError::Config(message));
     }
-    let targets: Vec<_> = layers.into_iter().filter(|layer| layer.is_target(matcher)).collect();
-    if targets.is_empty() {
+    let names = |layer: &Layer<'_>, tree: usize| matcher.is_target(&layer.names[tree], Kind::Linear);
+    let Some(tree) = (0..TREES).find(|&tree| layers.iter().any(|layer| names(layer, tree))) else {
         return Err(ModelError::Config(format!("target_modules: {:?} names no layer", config.target_modules)));
+    };
+    let named = layers.into_iter().filter(|layer| names(layer, tree));
+    let targets = named.map(|layer| Target { shape: config.shape(&matcher, &layer.names[tree]), layer });
+    let targets: Vec<_> = targets.collect();
+    if tree > 0 {
+        config.rename(&matcher, targets.iter().map(|target| [&target.layer.names[tree], target.layer.name()]));
     }
     Ok(targets)
 }
@@ -143,14 +160,11 @@ fn targets<'a>(
 pub(crate) fn attach(
     layers: Vec<Layer<'_>>,
     others: &[&str],
-    config: &LoraConfig,
+    config: &mut LoraConfig,
     seed: u64,
 ) -> Result<(), ModelError> {
-    config.validate()?;
-    let matcher = config.matcher()?;
-    for (number, layer) in targets(layers, others, config, &matcher)?.into_iter().enumerate() {
+    for (number, Target { layer, shape }) in targets(layers, others, config)?.into_iter().enumerate() {
         let [input, output] = layer.linear.weight.lazy_shape().dims();
-        let shape = config.shape(&matcher, &layer.name);
         let mut rng = ChaCha8Rng::seed_from_u64(mix_seed(seed, number as u64));
         let bound = (input as f32).powf(-0.5);
         let a = (0..input * shape.rank).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect();
@@ -174,7 +188,7 @@ pub(crate) fn merge(layers: Vec<Layer<'_>>) -> Result<(), ModelError> {
     let rounded =
         layers.iter().find(|l| matches!(l.linear.weight.val().dtype(), DType::QFloat(_)) && l.linear.lora.is_some());
     if let Some(layer) = rounded {
-        return Err(ModelError::Quantized { name: layer.name.clone() });
+        return Err(ModelError::Quantized { name: layer.name().into() });
     }
     for Layer { linear, .. } in layers {
         let Some(lora) = linear.lora.take() else { continue };

@@ -5,7 +5,6 @@ use std::path::Path;
 use burn::module::Module;
 
 use super::Qwen2_5Vl;
-use super::weights::aliases;
 use crate::checkpoint::WeightType;
 use crate::error::ModelError;
 use crate::input::ModelInput;
@@ -31,12 +30,13 @@ impl Qwen2_5Vl {
             return Err(ModelError::Adapters("with_lora"));
         }
         let mut model = self.no_grad();
-        lora::attach(model.layers(), &OTHERS, config, seed)?;
-        Ok(Self { lora: Some(LoraState::new(config.clone(), seed)), ..model })
+        let mut config = config.clone();
+        lora::attach(model.layers(), &OTHERS, &mut config, seed)?;
+        Ok(Self { lora: Some(LoraState::new(config, seed)), ..model })
     }
 
     /// The model with the adapters of a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`), ready to be trained
-    /// on: everything else is frozen.
+    /// on: everything else is frozen. The seed of dropout is 0.
     ///
     /// # Errors
     /// [`ModelError::Config`] naming a setting that is out of range or not supported; [`ModelError::MissingTensor`],
@@ -114,37 +114,35 @@ impl Qwen2_5Vl {
     /// Every linear layer but the head.
     fn layers(&mut self) -> Vec<Layer<'_>> {
         let mut layers = Vec::new();
-        let mut add = |name: String, linear| {
-            let (hub, path) = match name.strip_prefix("model.language_model.") {
-                Some(rest) => (format!("model.{rest}"), name),
-                None => (name.clone(), format!("model.{name}")),
-            };
-            let older = aliases(&hub).into_iter().chain([hub.clone()]).filter(|alias| *alias != path);
-            layers.push(Layer { older_names: older.collect(), name: path, linear });
-        };
         for (i, block) in self.visual.blocks.iter_mut().enumerate() {
-            let at = |name: &str| format!("visual.blocks.{i}.{name}");
-            add(at("attn.qkv"), &mut block.attn.qkv);
-            add(at("attn.proj"), &mut block.attn.proj);
-            for (name, linear) in products(&mut block.mlp) {
-                add(at(name), linear);
-            }
+            let mut add = |name: &str, linear| layers.push(tower_layer(&format!("blocks.{i}.{name}"), linear));
+            add("attn.qkv", &mut block.attn.qkv);
+            add("attn.proj", &mut block.attn.proj);
+            products(&mut block.mlp).into_iter().for_each(|(name, linear)| add(name, linear));
         }
-        add("visual.merger.mlp.0".into(), &mut self.visual.merger.fc1);
-        add("visual.merger.mlp.2".into(), &mut self.visual.merger.fc2);
+        layers.push(tower_layer("merger.mlp.0", &mut self.visual.merger.fc1));
+        layers.push(tower_layer("merger.mlp.2", &mut self.visual.merger.fc2));
         for (i, layer) in self.model.layers.iter_mut().enumerate() {
-            let at = |name: &str| format!("model.language_model.layers.{i}.{name}");
+            let mut add = |name: &str, linear| layers.push(decoder_layer(&format!("layers.{i}.{name}"), linear));
             let attention = &mut layer.self_attn;
-            add(at("self_attn.q_proj"), &mut attention.q_proj);
-            add(at("self_attn.k_proj"), &mut attention.k_proj);
-            add(at("self_attn.v_proj"), &mut attention.v_proj);
-            add(at("self_attn.o_proj"), &mut attention.o_proj);
-            for (name, linear) in products(&mut layer.mlp) {
-                add(at(name), linear);
-            }
+            add("self_attn.q_proj", &mut attention.q_proj);
+            add("self_attn.k_proj", &mut attention.k_proj);
+            add("self_attn.v_proj", &mut attention.v_proj);
+            add("self_attn.o_proj", &mut attention.o_proj);
+            products(&mut layer.mlp).into_iter().for_each(|(name, linear)| add(name, linear));
         }
         layers
     }
+}
+
+/// Names since transformers 4.52, before, and where a language model with a head stood inside.
+fn decoder_layer<'a>(name: &str, linear: &'a mut Linear) -> Layer<'a> {
+    let names = ["model.language_model", "model", "language_model.model"].map(|tree| format!("{tree}.{name}"));
+    Layer { names, linear }
+}
+
+fn tower_layer<'a>(name: &str, linear: &'a mut Linear) -> Layer<'a> {
+    Layer { names: ["model.visual", "visual", "visual"].map(|tree| format!("{tree}.{name}")), linear }
 }
 
 fn products(mlp: &mut SwiGlu) -> [(&'static str, &mut Linear); 3] {

@@ -22,7 +22,7 @@ pub(crate) fn rule(path: &str, container: &str, vision: &VisionConfig) -> Tensor
 }
 
 /// The same tensor's name inside newer module trees.
-pub(crate) fn aliases(name: &str) -> Vec<String> {
+fn aliases(name: &str) -> Vec<String> {
     if let Some(rest) = name.strip_prefix("model.") {
         vec![format!("model.language_model.{rest}"), format!("language_model.model.{rest}")]
     } else if name.starts_with("visual.") {
