@@ -63,6 +63,7 @@ mod special;
 pub mod stage;
 pub mod teacher;
 mod trainer;
+pub mod vlmeval;
 
 pub use config::{FailedStep, GradientChecks, GroupPlan, OptimizerSettings, RewardWeights, RilConfig};
 pub use error::{RilError, explain};

@@ -1,0 +1,100 @@
+//! The files of a run: settings as JSON, answers as JSON lines that are on the disk before the next one is asked for.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use ril_models::files::{read_if_present, write_atomic};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::VlmEvalError;
+use crate::error::RilError;
+
+/// Settings under which answers are made, by name; what is not equal is not the same run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Settings(pub BTreeMap<String, Value>);
+
+impl Settings {
+    /// Adds a setting.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.insert(name.into(), value.into());
+        self
+    }
+
+    /// Reads settings; `None` when there is no such file.
+    ///
+    /// # Errors
+    /// [`RilError::Models`] for the file, [`RilError::Line`] for its content.
+    pub fn read(path: &Path) -> Result<Option<Self>, RilError> {
+        let Some(bytes) = read_if_present(path)? else { return Ok(None) };
+        let broken = |e: serde_json::Error| RilError::Line { path: path.into(), line: e.line(), reason: e.to_string() };
+        serde_json::from_slice(&bytes).map(Some).map_err(broken)
+    }
+
+    /// Stores the settings, or checks that those that are stored are these.
+    ///
+    /// # Errors
+    /// [`VlmEvalError::OtherSettings`] with the first that differs; those of the files.
+    pub fn claim(&self, path: &Path) -> Result<(), RilError> {
+        let Some(stored) = Self::read(path)? else {
+            let text = serde_json::to_string_pretty(self).expect("a map of JSON values is JSON") + "\n";
+            return Ok(write_atomic(path, text.as_bytes())?);
+        };
+        let shown = |value: Option<&Value>| value.map_or("nothing".to_string(), Value::to_string);
+        let names = stored.0.keys().chain(self.0.keys());
+        let differing = names.into_iter().find(|name| stored.0.get(*name) != self.0.get(*name));
+        match differing {
+            None => Ok(()),
+            Some(name) => Err(VlmEvalError::OtherSettings {
+                path: path.into(),
+                setting: name.clone(),
+                stored: shown(stored.0.get(name)),
+                wanted: shown(self.0.get(name)),
+            }
+            .into()),
+        }
+    }
+}
+
+/// A file of JSON lines that grows; a line that a kill cut short is dropped when it is opened again.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Opens or creates a journal and reads its lines.
+    ///
+    /// # Errors
+    /// [`RilError::Io`]; [`RilError::Line`] for a whole line that is not a `T`.
+    pub fn open<T: DeserializeOwned>(path: &Path) -> Result<(Self, Vec<T>), RilError> {
+        let bytes = read_if_present(path)?.unwrap_or_default();
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+        let mut lines = Vec::new();
+        for (i, line) in bytes[..whole].split_inclusive(|b| *b == b'\n').enumerate() {
+            let broken =
+                |e: serde_json::Error| RilError::Line { path: path.into(), line: i + 1, reason: e.to_string() };
+            lines.push(serde_json::from_slice(line).map_err(broken)?);
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options.create(true).write(true).truncate(false).open(path).map_err(RilError::io(path))?;
+        file.set_len(whole as u64).map_err(RilError::io(path))?;
+        file.seek(SeekFrom::End(0)).map_err(RilError::io(path))?;
+        Ok((Self { path: path.into(), file }, lines))
+    }
+
+    /// Adds a line; it is with the system when this returns, so that a killed process loses nothing.
+    ///
+    /// # Errors
+    /// [`RilError::Io`].
+    pub fn push<T: Serialize>(&mut self, value: &T) -> Result<(), RilError> {
+        let line = serde_json::to_string(value).expect("lines of a journal are structs of texts and numbers") + "\n";
+        self.file.write_all(line.as_bytes()).map_err(RilError::io(&self.path))
+    }
+}
