@@ -7,7 +7,6 @@
 
 mod args;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,6 +16,7 @@ use clap::Parser;
 use ril::models::Qwen2_5Vl;
 use ril::models::generate::SamplingParams;
 use ril::monitor::Monitor;
+use ril::run::Outcome;
 use ril::vlmeval::{
     Answerer, Comparison, Evaluation, Kind, LocalAnswerer, Plan, Request, Table, Tell, benchmark_table, fingerprint,
 };
@@ -51,8 +51,8 @@ fn run(args: &Args) -> Result<(), RilError> {
     let plan = Plan { kind, table, limit: args.limit, model: name(model, args)?, sampling };
     let evaluation = Evaluation::open(plan, &folder)?;
     let mut monitor = Monitor::new(args.monitor);
-    if ask(&evaluation, model, args, &device, &mut monitor)?.is_break()
-        || judge(&evaluation, args, &device, &mut monitor)?.is_break()
+    if ask(&evaluation, model, args, &device, &mut monitor)? == Outcome::Interrupted
+        || judge(&evaluation, args, &device, &mut monitor)? == Outcome::Interrupted
     {
         println!("Stopped; the same command goes on.");
         return Ok(());
@@ -84,10 +84,10 @@ fn ask(
     args: &Args,
     device: &Device,
     monitor: &mut Monitor,
-) -> Result<ControlFlow<()>, RilError> {
+) -> Result<Outcome, RilError> {
     let (total, answered) = (evaluation.table().len(), evaluation.answered()?);
     if answered >= total {
-        return Ok(ControlFlow::Continue(()));
+        return Ok(Outcome::Finished);
     }
     let mut answerer = load(model, args, device)?;
     monitor.resume_evaluation("answers", total, answered);
@@ -96,13 +96,8 @@ fn ask(
     outcome
 }
 
-fn judge(
-    evaluation: &Evaluation,
-    args: &Args,
-    device: &Device,
-    monitor: &mut Monitor,
-) -> Result<ControlFlow<()>, RilError> {
-    let Some(folder) = &args.judge else { return Ok(ControlFlow::Continue(())) };
+fn judge(evaluation: &Evaluation, args: &Args, device: &Device, monitor: &mut Monitor) -> Result<Outcome, RilError> {
+    let Some(folder) = &args.judge else { return Ok(Outcome::Finished) };
     let open = evaluation.open_for_judge()?;
     let mut judge: Option<Box<dyn Answerer>> = None;
     if open > 0 {

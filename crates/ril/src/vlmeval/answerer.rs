@@ -13,6 +13,8 @@ use crate::group::{Prompt, prompt_batch};
 /// One question to an [`Answerer`].
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// Index of the row that it is about, for logs and recordings.
+    pub id: String,
     /// What is asked.
     pub query: Query,
     /// How the answer is drawn; its seed is this request's own, and one answer is drawn.

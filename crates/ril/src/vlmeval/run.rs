@@ -27,6 +27,7 @@ use super::store::{Journal, Settings};
 use super::table::Table;
 use crate::error::RilError;
 use crate::rollout::mix_seed;
+use crate::run::Outcome;
 
 /// Settings of a run.
 pub const RUN_FILE: &str = "run.json";
@@ -125,7 +126,8 @@ impl Evaluation {
     }
 
     /// Asks for the answers that are not there yet; `progress` is told how many are there, and may ask to stop.
-    /// Whether all are there is returned.
+    ///
+    /// [`Outcome::Interrupted`] when it stopped before all were there.
     ///
     /// # Errors
     /// The answerer's own; [`VlmEvalError::Unanswered`] after all others were asked.
@@ -133,13 +135,13 @@ impl Evaluation {
         &self,
         answerer: &mut dyn Answerer,
         mut progress: impl FnMut(usize) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, RilError> {
+    ) -> Result<Outcome, RilError> {
         let (mut journal, lines) = Journal::open::<AnswerLine>(&self.folder.join(ANSWERS_FILE))?;
         let mut answered: HashMap<String, String> = lines.into_iter().map(|line| (line.index, line.answer)).collect();
         let places = self.open_blocks(&answered, answerer.block());
         let requests = places.iter().map(|place| self.request(*place)).collect::<Result<Vec<_>, RilError>>()?;
         if requests.is_empty() || progress(answered.len()).is_break() {
-            return Ok(stopped(!requests.is_empty()));
+            return Ok(outcome(!requests.is_empty()));
         }
         let mut failures = Failures::default();
         let mut is_stopped = false;
@@ -154,10 +156,10 @@ impl Evaluation {
                 });
             }
             is_stopped = failures.broken.is_some() || progress(answered.len()).is_break();
-            stopped(is_stopped)
+            if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         failures.finish(told, requests.len())?;
-        Ok(stopped(is_stopped && answered.len() < self.table.len()))
+        Ok(outcome(is_stopped && answered.len() < self.table.len()))
     }
 
     /// Asks the judge what exact matching leaves open; only once all answers are there. `progress` is told how many of
@@ -170,7 +172,7 @@ impl Evaluation {
         name: &str,
         judge: &mut dyn Answerer,
         mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, RilError> {
+    ) -> Result<Outcome, RilError> {
         Settings::default().with("judge", name).claim(&self.folder.join(JUDGE_FILE))?;
         let answers = self.answers()?;
         let (mut journal, mut replies) = self.replies()?;
@@ -182,9 +184,13 @@ impl Evaluation {
         for attempt in 0..inquiries.iter().map(|inquiry| inquiry.tries).max().unwrap_or(0) {
             let open = self.open_inquiries(&inquiries, &replies, attempt)?;
             let requests: Vec<Request> = open.iter().map(|inquiry| self.inquiry_request(inquiry, attempt)).collect();
+            if requests.is_empty() {
+                // All open inquiries have a reply to this try from before.
+                continue;
+            }
             let mut settled = inquiries.len() - open.len();
-            if requests.is_empty() || progress(settled, inquiries.len()).is_break() {
-                is_stopped = !requests.is_empty();
+            if progress(settled, inquiries.len()).is_break() {
+                is_stopped = true;
                 break;
             }
             asked += requests.len();
@@ -197,14 +203,14 @@ impl Evaluation {
                 });
                 settled += 1;
                 is_stopped = failures.broken.is_some() || progress(settled, inquiries.len()).is_break();
-                stopped(is_stopped)
+                if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             if is_stopped || told.is_err() || failures.has_any() {
                 failures.finish(told, asked)?;
                 break;
             }
         }
-        Ok(stopped(is_stopped))
+        Ok(outcome(is_stopped))
     }
 
     /// Answers that a judge would be asked about and has not settled; only once all answers are there.
@@ -283,7 +289,7 @@ impl Evaluation {
     fn request(&self, place: usize) -> Result<Request, RilError> {
         let row = self.table.row(place).expect("places count the table's rows");
         let sampling = SamplingParams { seed: mix_seed(self.sampling.seed, place as u64), ..self.sampling.clone() };
-        Ok(Request { query: self.kind.prompt.query(&row)?, sampling })
+        Ok(Request { id: row.index().into(), query: self.kind.prompt.query(&row)?, sampling })
     }
 
     /// Inquiries without a reply that can be used and without one to this try.
@@ -314,7 +320,8 @@ impl Evaluation {
             seed: mix_seed(mix_seed(self.sampling.seed, attempt as u64), inquiry.place as u64),
             ..SamplingParams::greedy(inquiry.max_new_tokens)
         };
-        Request { query: Query::text(inquiry.prompt.as_str()), sampling }
+        let id = self.index(inquiry.place).to_string();
+        Request { id, query: Query::text(inquiry.prompt.as_str()), sampling }
     }
 
     fn index(&self, place: usize) -> &str {
@@ -322,8 +329,8 @@ impl Evaluation {
     }
 }
 
-fn stopped(is_stopped: bool) -> ControlFlow<()> {
-    if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+fn outcome(is_stopped: bool) -> Outcome {
+    if is_stopped { Outcome::Interrupted } else { Outcome::Finished }
 }
 
 /// Requests without an answer.
