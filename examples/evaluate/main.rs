@@ -51,10 +51,16 @@ fn run(args: &Args) -> Result<(), RilError> {
     let plan = Plan { kind, table, limit: args.limit, model: name(model, args)?, sampling };
     let evaluation = Evaluation::open(plan, &folder)?;
     let mut monitor = Monitor::new(args.monitor);
-    if ask(&evaluation, model, args, &device, &mut monitor)? == Outcome::Interrupted
-        || judge(&evaluation, args, &device, &mut monitor)? == Outcome::Interrupted
-    {
+    let mut outcome = ask(&evaluation, model, args, &device, &mut monitor)?;
+    if outcome == Outcome::Finished && evaluation.has_truth() {
+        outcome = judge(&evaluation, args, &device, &mut monitor)?;
+    }
+    if outcome == Outcome::Interrupted {
         println!("Stopped; the same command goes on.");
+        return Ok(());
+    }
+    if !evaluation.has_truth() {
+        println!("{} holds no answers and cannot be scored here; the model's: {}", file.display(), folder.display());
         return Ok(());
     }
     let results = evaluation.score()?;

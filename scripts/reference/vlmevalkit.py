@@ -459,6 +459,40 @@ RELAXED = [
 ]
 
 
+# Columns a to f of a file; each is typed by itself. A text column stands beside them, as in every benchmark.
+COLUMNS = [
+    ["1", "2", "3"], ["1", "", "3"], ["007", "+5", "-0"], ["1.50", "2", "x"], ["1.50", "2", "3e2"], ["true", "False", "TRUE"],
+    ["true", "", "False"], ["True", "yes", "1"], ["NA", "N/A", "null"], ["None", "nan", "NULL"], ["none", "Nan", "na"], ["<NA>", "#N/A", "-nan"],
+    [" 1", "2 ", " 3 "], [" 1.5", "2", "3 "], ["1_000", "2", "3"], ["1,000", "2", "3"], ["inf", "1", "2"], ["Infinity", "-inf", "1"],
+    ["9223372036854775807", "1", "2"], ["-9223372036854775808", "1", "2"], ["0x10", "1", "2"], ["1e5", "2", "3"], ["1e400", "1", "2"],
+    ["0.1", "0.30000000000000004", "1e-7"], ["1e22", "123456789.123", "5e-324"], ["1.", ".5", "-.5"], ["١", "2", "3"], ["１", "2", "3"],
+    [" ", "1", "2"], ["", " ", "  "], ["a b", " a", "a "], ["'1'", "2", "3"], ["12%", "1", "2"], ["1e", "1", "2"], ["-", "1", "2"],
+    ["+1", "-1", "1"], ["1.0", "2.0", ""], ["1 2", "3", "4"], ["e5", "1", "2"], ["1e+05", "1E-3", "2"], ["TRUE", "1", ""],
+]
+FILES_AS_THEY_ARE = [
+    'index\tq\n1\t"a\tb"\n2\t"c ""d"" e"\n', 'index\tq\r\n1\ta\r\n2\tb\r\n', 'index\tq\n1\t"two\nlines"\n2\tb',
+    'index\tq\n1\tab"cd"\n2\t"ab"cd\n', 'index\tq\n\n1\ta\n\n   \n2\tb\n\n', '\ufeffindex\tq\n1\ta\n', 'index\tq\tr\n1\ta\n2\tb\tc\n',
+    'index\tq\n1\t""\n2\t"NA"\n', 'index\tq\n1\t"a"""\n2\t" b "\n', 'index\tq\n1\ta\r2\tb\n', 'index\tq\tq\n1\ta\tb\n', '"index"\t"q"\n"1"\t"a"\n',
+    'index\tq\n1\ta\\tb\n2\tc\\"d\n', 'index\tq\n1\t#a\n', 'index\tq\n1\t"1"\n2\t"2"\n', 'index\tq\n1\tx\u2028y\n', 'index\tq\n1\t"a\r\nb"\n',
+]
+
+
+def cells(modules, scratch):
+    """What VLMEvalKit's `load` makes of files, as `str()` prints it; null where a value is missing."""
+    texts = [pd.DataFrame({"index": ["a", "b", "c"], "q": ["x", "y", "z"], "v": column}).to_csv(sep="\t", index=False)
+             for column in COLUMNS]
+    out = []
+    for text in texts + FILES_AS_THEY_ARE:
+        path = Path(scratch) / "cells.tsv"
+        path.write_bytes(text.encode())
+        frame = modules["smp"].load(str(path))
+        # Every benchmark has a column of text, so that a row of it keeps the types of its columns.
+        rows = [frame.astype(object).iloc[i] for i in range(len(frame))]
+        values = [{name: None if pd.isna(row[name]) else f"{row[name]}" for name in frame.columns} for row in rows]
+        out.append({"tsv": text, "rows": values})
+    return out
+
+
 def functions(modules):
     can_infer = modules["utils"].can_infer
     yorn, vqa = modules["dataset.utils.yorn"], modules["dataset.utils.vqa_eval"]
@@ -508,6 +542,7 @@ def main():
             "script": "scripts/reference/vlmevalkit.py", "seed": SEED,
             "versions": {"python": sys.version.split()[0], "pandas": pd.__version__, "numpy": np.__version__},
             "replies": REPLIES, "functions": functions(modules), "mm_vet_v2": mm_vet_v2(args.mm_vet), "runs": cases,
+            "cells": cells(modules, scratch),
         }
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(fixture, ensure_ascii=False, indent=0, sort_keys=True) + "\n")

@@ -55,7 +55,7 @@ const fn mmmu_pro(name: &'static str, files: &'static [&'static str], prompt: Pr
 }
 
 /// Every kind: those of the 14 benchmarks in the order of the paper's table, then the general ones.
-pub const KINDS: [Kind; 23] = [
+pub const KINDS: [Kind; 24] = [
     choice("ai2d", Some("AI2D"), &["AI2D_TEST", "AI2D_TEST_NO_MASK"]),
     Kind {
         name: "chartqa",
@@ -147,6 +147,8 @@ pub const KINDS: [Kind; 23] = [
     },
     choice("choice", None, &[]),
     circular("circular", None, &["digits", "CCBench", "MMCR"]),
+    // The options are not shown: the answer is matched with their texts. For models that only know a question.
+    Kind { prompt: PromptStyle::Question, ..circular("circular-hidden", None, &[]) },
     Kind {
         name: "free",
         benchmark: None,

@@ -90,7 +90,10 @@ impl Evaluation {
     /// [`VlmEvalError::OtherSettings`] when the folder belongs to another plan; what the scorer misses in the table.
     pub fn open(plan: Plan, folder: &Path) -> Result<Self, RilError> {
         let Plan { kind, mut table, limit, model, sampling } = plan;
-        kind.scorer.check(&table)?;
+        // A file without answers (a test set) is asked all the same: its answers go to whoever has the truth.
+        if table.has("answer") {
+            kind.scorer.check(&table)?;
+        }
         sampling.validate()?;
         if let Some(limit) = limit {
             table.truncate(limit);
@@ -115,6 +118,12 @@ impl Evaluation {
     #[must_use]
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Whether the file holds the right answers: a test set may not, and is then asked and not scored.
+    #[must_use]
+    pub fn has_truth(&self) -> bool {
+        self.table.has("answer")
     }
 
     /// Rows that are answered already.
@@ -173,6 +182,7 @@ impl Evaluation {
         judge: &mut dyn Answerer,
         mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Outcome, RilError> {
+        self.check_truth()?;
         Settings::default().with("judge", name).claim(&self.folder.join(JUDGE_FILE))?;
         let answers = self.answers()?;
         let (mut journal, mut replies) = self.replies()?;
@@ -226,8 +236,10 @@ impl Evaluation {
     /// [`RESULTS_FILE`]: the same answers and replies give the same bytes.
     ///
     /// # Errors
-    /// Those of the files.
+    /// [`VlmEvalError::MissingColumn`] for a file without answers, [`VlmEvalError::Incomplete`] while some are not
+    /// there; those of the files.
     pub fn score(&self) -> Result<Results, RilError> {
+        self.check_truth()?;
         let answers = self.answers()?;
         let judge = Settings::read(&self.folder.join(JUDGE_FILE))?;
         let replies = if judge.is_some() { Some(self.replies()?.1) } else { None };
@@ -239,6 +251,14 @@ impl Evaluation {
         self.write_scores(&items)?;
         results.write(&self.folder.join(RESULTS_FILE))?;
         Ok(results)
+    }
+
+    fn check_truth(&self) -> Result<(), RilError> {
+        if self.has_truth() {
+            return Ok(());
+        }
+        let (path, kind) = (self.table.path().to_path_buf(), self.kind.scorer.label().to_string());
+        Err(VlmEvalError::MissingColumn { path, column: "answer".into(), kind }.into())
     }
 
     fn check_complete(&self, evidence: Evidence<'_>) -> Result<(), RilError> {
