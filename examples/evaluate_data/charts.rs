@@ -45,7 +45,7 @@ pub fn table() -> String {
 fn draw(i: usize, rng: &mut ChaCha8Rng) -> (Chart, &'static str) {
     let (title, labels) = TITLES[i % TITLES.len()];
     let (colour, rgb) = *COLOURS.choose(rng).expect("there are colours");
-    let shape = if i % 2 == 0 { Shape::Bars } else { Shape::Line };
+    let shape = if i.is_multiple_of(2) { Shape::Bars } else { Shape::Line };
     let count = rng.random_range(4..=labels.len().min(6));
     let start = rng.random_range(0..=labels.len() - count);
     // Different values, so that the highest and the lowest are one each.

@@ -71,7 +71,7 @@ pub fn yes_no() -> String {
     let mut rng = ChaCha8Rng::seed_from_u64(SEED + 1);
     let mut rows = vec![row(&["index", "question", "answer", "category", "image"])];
     for (i, example) in examples(44, SEED + 1).iter().enumerate() {
-        let is_right = i % 2 == 0;
+        let is_right = i.is_multiple_of(2);
         let shift = rng.random_range(1..=4);
         let wrong = if rng.random() { example.answer + shift } else { example.answer.abs_diff(shift) };
         let wrong = if wrong == example.answer { example.answer + 1 } else { wrong };

@@ -41,8 +41,9 @@ fn bytes(folder: &Path) -> [Vec<u8>; 2] {
 
 /// Every end of a line, the bytes beside it, and some between.
 fn cuts(stored: &[u8]) -> impl Iterator<Item = usize> {
-    let is_cut =
-        |cut: &usize| cut % 11 == 0 || stored[cut.saturating_sub(2)..(cut + 1).min(stored.len())].contains(&b'\n');
+    let is_cut = |cut: &usize| {
+        cut.is_multiple_of(11) || stored[cut.saturating_sub(2)..(cut + 1).min(stored.len())].contains(&b'\n')
+    };
     (0..=stored.len()).filter(is_cut)
 }
 

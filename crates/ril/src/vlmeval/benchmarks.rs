@@ -203,3 +203,58 @@ pub fn benchmark_table() -> String {
     };
     aligned(std::iter::once(header).chain(KINDS.iter().map(row)).collect(), 5)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn all_fourteen_benchmarks_of_the_paper_are_served() {
+        let mut named: Vec<&str> = KINDS.iter().filter_map(|kind| kind.benchmark).collect();
+        named.dedup();
+        let paper = [
+            "AI2D",
+            "ChartQA",
+            "MathVista",
+            "MMB",
+            "MMB-CN",
+            "MM-Vet",
+            "MM-Vet-v2",
+            "MMMU",
+            "MMMU-Pro",
+            "MMStar",
+            "BLINK",
+            "SEED",
+            "SEED-2+",
+            "RealWorldQA",
+        ];
+        assert_eq!(named, paper);
+        assert!(paper.iter().all(|name| benchmark_table().contains(name)));
+    }
+
+    #[test]
+    fn names_of_kinds_and_files_are_unique() {
+        let names: Vec<String> = KINDS.iter().map(|kind| kind.name.to_lowercase()).collect();
+        let files: Vec<String> = KINDS.iter().flat_map(|kind| kind.files).map(|file| file.to_lowercase()).collect();
+        for all in [names, files] {
+            assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+        }
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_name_and_an_unknown_one_lists_the_kinds() {
+        for (path, kind) in [
+            ("data/MMBench_DEV_CN_V11.tsv", "mmb-cn"),
+            ("mmmu_dev_val.tsv", "mmmu"),
+            ("MMMU_Pro_V_COT_local.tsv", "mmmu-pro-vision-cot"),
+            ("SEEDBench2_Plus.tsv", "seed2-plus"),
+        ] {
+            assert_eq!(Kind::of_file(path.as_ref()).unwrap().name, kind);
+        }
+        let error = Kind::of_file("mine.tsv".as_ref()).unwrap_err().to_string();
+        assert!(error.starts_with("\"mine\" is no known benchmark") && error.contains("chartqa"), "{error}");
+        assert!(Kind::named("mmb").is_ok() && Kind::named("mmbench").is_err());
+    }
+}

@@ -45,3 +45,21 @@ fn sample(path: &Path, digest: &mut Sha256) -> std::io::Result<()> {
     digest.update(bytes);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_weights_have_another_fingerprint_and_other_files_do_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        write("model.safetensors", b"one");
+        let first = fingerprint(folder.path()).unwrap();
+        write("notes.md", b"seen");
+        assert_eq!(fingerprint(folder.path()).unwrap(), first);
+        write("model.safetensors", b"two");
+        assert_ne!(fingerprint(folder.path()).unwrap(), first);
+        assert!(fingerprint("/nowhere".as_ref()).unwrap_err().to_string().contains("/nowhere"));
+    }
+}

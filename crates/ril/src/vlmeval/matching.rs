@@ -20,8 +20,8 @@ const REFUSALS: [&str; 4] = [
 ];
 /// Read as spaces when letters are looked for.
 const PUNCTUATION: &str = ".()[],:;!*#{}";
-/// A letter further from the end is part of an explanation.
-const LAST_WORDS: usize = 5;
+/// A letter before the last words is part of an explanation.
+const LAST_WORDS: usize = 4;
 
 /// Options by letter.
 pub(super) type Choices = [(char, Arc<str>)];
@@ -46,7 +46,7 @@ fn by_letter(answer: &str, choices: &Choices) -> Option<char> {
     let place = |letter: char| words.iter().position(|word| is_letter(word, letter));
     let named: Vec<(char, usize)> = choices.iter().filter_map(|(c, _)| Some((*c, place(*c)?))).collect();
     match named[..] {
-        [(letter, at)] if at + LAST_WORDS > words.len() => return Some(letter),
+        [(letter, at)] if at + LAST_WORDS >= words.len() => return Some(letter),
         [] if place(NONE).is_some() => return Some(NONE),
         _ => {}
     }
@@ -99,4 +99,38 @@ fn by_text(answer: &str, choices: &Choices) -> Option<char> {
     }
     let mut named = choices.iter().filter(|(_, text)| answer.contains(&text.to_lowercase())).map(|(c, _)| *c);
     named.next().filter(|_| named.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn animals() -> Vec<(char, Arc<str>)> {
+        [('A', "teddy bear"), ('B', "rabbit"), ('C', "cat"), ('D', "dog")].map(|(c, text)| (c, text.into())).to_vec()
+    }
+
+    /// The rest is in the fixture of VLMEvalKit's own results.
+    #[test]
+    fn letters_come_before_texts_and_doubts_are_none() {
+        for (answer, expected) in [
+            ("B", Some('B')),
+            ("(C) rabbit", Some('C')),
+            ("I see a Rabbit.", Some('B')),
+            ("A or B", None),
+            ("a cat and a dog", None),
+            ("The answer is a dog", Some('A')),
+            ("Z", Some('Z')),
+            ("Cannot determine the answer", Some('Z')),
+            ("Failed to obtain answer via API. B", None),
+            ("", None),
+        ] {
+            assert_eq!(infer_choice(answer, &animals()), expected, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_letter_far_from_the_end_is_part_of_an_explanation() {
+        assert_eq!(infer_choice("B is right I am sure", &animals()), None);
+        assert_eq!(infer_choice("B, I am sure", &animals()), Some('B'));
+    }
 }

@@ -40,6 +40,7 @@
 mod answerer;
 mod benchmarks;
 mod cell;
+mod compare;
 mod error;
 mod fingerprint;
 mod matching;
@@ -51,16 +52,18 @@ mod run;
 mod scorer;
 mod store;
 mod table;
+mod tsv;
 
 pub use answerer::{Answer, Answerer, LocalAnswerer, Request, Tell};
 pub use benchmarks::{KINDS, Kind, benchmark_table};
 pub use cell::Cell;
+pub use compare::Comparison;
 pub use error::VlmEvalError;
 pub use fingerprint::fingerprint;
 pub use matching::infer_choice;
 pub use picture::Picture;
 pub use prompt::{Part, PromptStyle, Query, Thinking};
-pub use report::{Comparison, Line, Results, Score, ScoreLine};
+pub use report::{ALL, Line, Results, Score, ScoreLine};
 pub use run::{ANSWERS_FILE, Evaluation, JUDGE_FILE, Plan, REPLIES_FILE, RESULTS_FILE, RUN_FILE, SCORES_FILE};
 pub use scorer::{
     Answers, ChoiceRules, Decided, Evidence, Grade, Inquiry, Item, JudgeUse, Judged, MatchPrompt, MmVetVersion,

@@ -86,3 +86,23 @@ fn through_a_file(bytes: &[u8]) -> Result<RgbImage, AnyError> {
     std::fs::write(file.path(), bytes)?;
     Ok(open_image(file.path())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_may_be_broken_into_lines_and_lack_its_padding() {
+        for text in ["QUJDRA==", "QUJD\nRA==\n", "QUJDRA"] {
+            assert_eq!(decode(text).unwrap(), b"ABCD");
+        }
+        assert!(decode("QUJDR").is_err());
+    }
+
+    #[test]
+    fn bytes_that_are_no_picture_are_named_with_their_row() {
+        let picture = Picture::base64("QUJDRA==".into(), "t.tsv, line 4".into(), 1);
+        assert_eq!(picture.bytes().unwrap(), b"ABCD");
+        assert_eq!(picture.pixels().unwrap_err().to_string(), "t.tsv, line 4: picture 2 cannot be read");
+    }
+}

@@ -202,3 +202,51 @@ fn interleaved(row: &Row<'_>) -> Result<Query, VlmEvalError> {
     }
     Ok(Query { parts })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vlmeval::table::Table;
+
+    fn table(question: &str, pictures: usize) -> Table {
+        let image = format!("[{}]", vec![format!("'{}'", "QUJD".repeat(20)); pictures].join(", "));
+        let text = format!("index\tquestion\tA\tB\timage\n1\t{question}\tone\ttwo\t{image}\n");
+        Table::from_bytes("t.tsv".as_ref(), text.as_bytes()).unwrap()
+    }
+
+    /// Texts as they are, pictures by number.
+    fn shown(style: PromptStyle, question: &str, pictures: usize) -> Result<Vec<String>, VlmEvalError> {
+        let table = table(question, pictures);
+        let row = table.row(0).unwrap();
+        let number = |picture: &Picture| row.pictures().iter().position(|other| other == picture).unwrap().to_string();
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Picture(picture) => number(picture),
+        };
+        Ok(style.query(&row)?.parts.iter().map(part).collect())
+    }
+
+    /// The prompts themselves are compared with VLMEvalKit's own in `tests/vlmeval/parity.rs`.
+    #[test]
+    fn pictures_stand_where_the_text_names_them() {
+        let parts = shown(PromptStyle::Mmmu, "See <image 2> and <image 1>?", 2).unwrap();
+        assert_eq!(parts[..4], ["Question: See ", "1", " and ", "0"]);
+        assert_eq!(shown(PromptStyle::Interleaved, "See <image> and <image>", 2).unwrap(), ["See ", "0", " and ", "1"]);
+        assert_eq!(shown(PromptStyle::Interleaved, "<image>?", 2).unwrap(), ["0", "1", "?"]);
+        assert_eq!(shown(PromptStyle::Question, "See <image 1>?", 1).unwrap(), ["0", "See <image 1>?"]);
+    }
+
+    #[test]
+    fn a_place_of_a_picture_that_is_not_there_is_refused() {
+        for (style, question) in [
+            (PromptStyle::Mmmu, "<image 3>"),
+            (PromptStyle::Mmmu, "<image 0>"),
+            (PromptStyle::Mmmu, "<image é>"),
+            (PromptStyle::Interleaved, "<image><image><image>"),
+            (PromptStyle::MmmuProVision(Thinking::Direct), "?"),
+        ] {
+            let error = shown(style, question, 2).unwrap_err().to_string();
+            assert!(error.starts_with("t.tsv, line 2, column "), "{error}");
+        }
+    }
+}

@@ -98,3 +98,36 @@ impl Journal {
         self.file.write_all(line.as_bytes()).map_err(RilError::io(&self.path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_cut_short_is_dropped_and_a_broken_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        std::fs::write(&path, "1\n2\n3").unwrap();
+        let (mut journal, lines) = Journal::open::<u32>(&path).unwrap();
+        assert_eq!(lines, [1, 2]);
+        journal.push(&4).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n4\n");
+        std::fs::write(&path, "1\nx\n3\n").unwrap();
+        let error = Journal::open::<u32>(&path).unwrap_err().to_string();
+        assert!(error.contains("a.jsonl, line 2: "), "{error}");
+    }
+
+    #[test]
+    fn the_first_settings_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.json");
+        let settings = Settings::default().with("model", "a").with("limit", 3);
+        settings.claim(&path).unwrap();
+        settings.claim(&path).unwrap();
+        let error = settings.clone().with("limit", 4).claim(&path).unwrap_err().to_string();
+        assert!(error.ends_with("holds a run with limit = 3, not 4; give another folder"), "{error}");
+        let error = Settings::default().with("model", "a").claim(&path).unwrap_err().to_string();
+        assert!(error.contains("limit = 3, not nothing"), "{error}");
+        assert_eq!(Settings::read(&path).unwrap(), Some(settings));
+    }
+}

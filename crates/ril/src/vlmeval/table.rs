@@ -14,6 +14,7 @@ use super::cell::{Cell, typed};
 use super::error::VlmEvalError;
 use super::picture::Picture;
 use super::python;
+use super::tsv::RawTable;
 use crate::error::RilError;
 
 /// A longer `image` is a picture, a shorter one the index of another row (`ImageBaseDataset.__init__`).
@@ -277,80 +278,73 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Fields as they stand in the file.
-struct RawTable {
-    names: Vec<String>,
-    /// By column.
-    cells: Vec<Vec<String>>,
-    /// Line on which each row begins.
-    lines: Vec<u64>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl RawTable {
-    fn read(path: &Path, bytes: &[u8]) -> Result<Self, VlmEvalError> {
-        let error = |line, reason: String| VlmEvalError::Row { path: path.to_path_buf(), line, reason };
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let mut reader =
-            csv::ReaderBuilder::new().delimiter(b'\t').flexible(true).has_headers(false).from_reader(bytes);
-        let mut table = Self { names: Vec::new(), cells: Vec::new(), lines: Vec::new() };
-        let mut record = csv::ByteRecord::new();
-        loop {
-            let start = reader.position().clone();
-            let more = reader.read_byte_record(&mut record).map_err(|e| error(start.line(), e.to_string()))?;
-            if !more {
-                break;
-            }
-            let start = record.position().unwrap_or(&start).clone();
-            let is_last = reader.is_done() || reader.position().byte() as usize >= bytes.len();
-            if is_last && ends_inside_quotes(bytes.get(start.byte() as usize..).unwrap_or_default()) {
-                return Err(error(start.line(), "a quoted field is not closed before the end of the file".into()));
-            }
-            table.push(&record, start.line()).map_err(|reason| error(start.line(), reason))?;
-        }
-        if table.lines.is_empty() {
-            return Err(error(1, "expected a line of column names and rows, got no row".into()));
-        }
-        Ok(table)
+    fn read(text: &str) -> Result<Table, VlmEvalError> {
+        Table::from_bytes("t.tsv".as_ref(), text.as_bytes())
     }
 
-    /// Takes the names or a row; a row that is short is filled, one of spaces passed over.
-    fn push(&mut self, record: &csv::ByteRecord, line: u64) -> Result<(), String> {
-        if record.len() == 1 && record[0].iter().all(|b| *b == b' ') {
-            return Ok(());
-        }
-        let text = |(i, field): (usize, &[u8])| {
-            let broken = |_| format!("column {}: not UTF-8", self.names.get(i).map_or("?", String::as_str));
-            std::str::from_utf8(field).map(str::to_string).map_err(broken)
+    fn picture(letter: &str) -> String {
+        letter.repeat(80)
+    }
+
+    #[test]
+    fn a_short_image_is_the_index_of_another_row() {
+        let (a, b) = (picture("QUJD"), picture("REVG"));
+        let table = read(&format!("index\timage\n1\t{a}\n2\t1\n3\t4\n4\t['{b}', '{a}']\n")).unwrap();
+        let bytes = |place: usize| {
+            let row = table.row(place).unwrap();
+            row.pictures().iter().map(|picture| picture.bytes().unwrap()[0]).collect::<Vec<_>>()
         };
-        let fields: Vec<String> = record.iter().enumerate().map(text).collect::<Result<_, _>>()?;
-        if self.names.is_empty() {
-            self.cells = vec![Vec::new(); fields.len()];
-            self.names = fields;
-            return Ok(());
-        }
-        if fields.len() > self.names.len() {
-            return Err(format!("expected {} fields, got {}", self.names.len(), fields.len()));
-        }
-        let mut fields = fields.into_iter();
-        self.cells.iter_mut().for_each(|column| column.push(fields.next().unwrap_or_default()));
-        self.lines.push(line);
-        Ok(())
+        assert_eq!(
+            [bytes(0), bytes(1), bytes(2), bytes(3)],
+            [vec![b'A'], vec![b'A'], vec![b'D', b'A'], vec![b'D', b'A']]
+        );
     }
-}
 
-/// Whether the last field of the bytes that begin a record is a quoted one without its closing quote.
-fn ends_inside_quotes(bytes: &[u8]) -> bool {
-    let (mut is_quoted, mut at_start) = (false, true);
-    let mut bytes = bytes.iter().peekable();
-    while let Some(byte) = bytes.next() {
-        match (is_quoted, byte) {
-            (true, b'"') if bytes.peek() == Some(&&b'"') => _ = bytes.next(),
-            (true, b'"') => is_quoted = false,
-            (true, _) => {}
-            (false, b'"') if at_start => is_quoted = true,
-            (false, _) => {}
-        }
-        at_start = !is_quoted && matches!(byte, b'\t' | b'\n' | b'\r');
+    #[test]
+    fn rows_without_a_picture_are_left_out_of_a_file_with_pictures() {
+        let table = read(&format!("index\timage\n1\t{}\n2\t\n", picture("QUJD"))).unwrap();
+        assert_eq!((table.len(), table.left_out()), (1, 1));
+        assert_eq!(read("index\tquestion\n1\ta\n2\t\n").unwrap().len(), 2);
     }
-    is_quoted
+
+    #[test]
+    fn pictures_may_be_files_beside_the_table() {
+        let table = read("index\timage_path\n1\ta.png\n").unwrap();
+        let error = table.row(0).unwrap().pictures()[0].pixels().unwrap_err();
+        assert_eq!(error.to_string(), "t.tsv, line 2: picture 1 cannot be read");
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("a.png"));
+    }
+
+    #[test]
+    fn broken_files_are_refused_with_line_and_column() {
+        let cases = [
+            (String::new(), "t.tsv, line 1: expected a line of column names and rows, got no row"),
+            ("index\tq\n".into(), "t.tsv, line 1: expected a line of column names and rows, got no row"),
+            ("q\n1\n".into(), "t.tsv: no column \"index\"; every benchmark needs it"),
+            ("index\tq\n1\ta\tb\n".into(), "t.tsv, line 2: expected 2 fields, got 3"),
+            (
+                "index\tq\n1\ta\n2\t\"b\nc".into(),
+                "t.tsv, line 3: a quoted field is not closed before the end of the file",
+            ),
+            ("index\tq\n1\ta\n1\tb\n".into(), "t.tsv, line 3, column index: 1 stands in line 2 too"),
+            ("index\tq\n1\ta\n\tb\n".into(), "t.tsv, line 3, column index: is empty"),
+            (
+                format!("index\timage\n1\t{}\n2\t9\n", picture("QUJD")),
+                "t.tsv, line 3, column image: refers to row \"9\", which holds no picture",
+            ),
+            (
+                format!("index\timage\n1\t[{}]\n", picture("QUJD")),
+                "t.tsv, line 2, column image: begins and ends as a list, but is no list of strings",
+            ),
+        ];
+        for (text, message) in cases {
+            assert_eq!(read(&text).unwrap_err().to_string(), message);
+        }
+        let error = Table::from_bytes("t.tsv".as_ref(), b"index\tq\n1\t\xff\n").unwrap_err().to_string();
+        assert_eq!(error, "t.tsv, line 2: column q: not UTF-8");
+    }
 }

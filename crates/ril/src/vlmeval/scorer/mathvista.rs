@@ -106,3 +106,27 @@ fn real(cell: &Cell) -> Option<f64> {
         Cell::Bool(value) => Some(f64::from(u8::from(*value))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vlmeval::table::Table;
+
+    /// Answer type, truth, answer; whether it is right and whether nobody need be asked.
+    #[test]
+    fn zero_is_asked_about_and_free_texts_are_never_right() {
+        for (kind, truth, answer, expected) in [
+            ("integer", "14", " 14 ", (true, true)),
+            ("integer", "14", "14.0", (false, false)),
+            ("integer", "0", "0", (true, false)),
+            ("float", "1.2", "1.20", (true, true)),
+            ("float", "0.0", "0", (true, false)),
+            ("text", "red", "red", (false, false)),
+        ] {
+            let text = format!("index\tquestion_type\tanswer_type\tanswer\nx\tfree_form\t{kind}\t{truth}\n");
+            let table = Table::from_bytes("t.tsv".as_ref(), text.as_bytes()).unwrap();
+            let check = check(&table.row(0).unwrap(), answer).unwrap();
+            assert_eq!((check.is_right, check.is_settled), expected, "{kind} {truth} {answer}");
+        }
+    }
+}

@@ -83,3 +83,28 @@ fn words(text: &str) -> String {
     let words = lower.split(|c| !is_part(c)).map(|word| word.trim_end_matches('.')).filter(|word| !word.is_empty());
     words.fold(" ".to_string(), |all, word| all + word + " ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_judge_the_parts_that_stand_in_the_answer_count() {
+        for (truth, answer, share) in [
+            ("-1<AND>-5", "x = -1", 0.5),
+            ("-1<AND>-5", "x = -5 or x = -1.", 1.0),
+            ("-1<AND>-5", "x = -15", 0.0),
+            ("cat<OR>black dog", "A Black dog!", 1.0),
+            ("7", "", 0.0),
+            ("", "7", 0.0),
+        ] {
+            assert_eq!(share_of_parts(truth, answer), share, "{truth} {answer}");
+        }
+    }
+
+    #[test]
+    fn only_a_number_from_0_to_1_is_a_grade() {
+        assert_eq!(["0.5", " 1.0\n", "0"].map(grade_in), [Some(0.5), Some(1.0), Some(0.0)]);
+        assert_eq!(["1.1", "-0.1", "nan", "good", ""].map(grade_in), [None; 5]);
+    }
+}
