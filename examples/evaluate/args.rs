@@ -24,7 +24,7 @@ pub struct Args {
     /// What the file holds [default: by the file's name, as VLMEvalKit names it]
     #[arg(long, value_name = "NAME")]
     pub kind: Option<String>,
-    /// Folder for answers and scores [default: runs/evaluate/BENCHMARK-MODEL]
+    /// Folder for answers and scores [default: runs/evaluate/BENCHMARK-KIND-MODEL, without a KIND that was not given]
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
     /// Ask the first N rows only
@@ -96,6 +96,7 @@ impl Args {
         let name = |path: Option<&PathBuf>| path.and_then(|p| p.file_stem()).map(|n| n.to_string_lossy().to_string());
         let who = name(self.model.as_ref()).unwrap_or_else(|| "server".into());
         let what = name(self.benchmark.as_ref()).unwrap_or_default();
-        self.out.clone().unwrap_or_else(|| PathBuf::from("runs/evaluate").join(format!("{what}-{who}")))
+        let kind = self.kind.as_ref().map(|kind| format!("-{kind}")).unwrap_or_default();
+        self.out.clone().unwrap_or_else(|| PathBuf::from("runs/evaluate").join(format!("{what}{kind}-{who}")))
     }
 }

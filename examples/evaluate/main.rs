@@ -48,7 +48,8 @@ fn run(args: &Args) -> Result<(), RilError> {
     let device = args.device.open().map_err(RilError::Config)?;
     let (folder, sampling) = (args.folder(), SamplingParams::greedy(args.max_new_tokens));
     let table = Table::read(file)?;
-    let plan = Plan { kind, table, limit: args.limit, model: name(model, args)?, sampling };
+    let (name, identity) = (name(model, args), fingerprint(model)?);
+    let plan = Plan { kind, table, limit: args.limit, model: name, identity, sampling };
     let evaluation = Evaluation::open(plan, &folder)?;
     let mut monitor = Monitor::new(args.monitor);
     let mut outcome = ask(&evaluation, model, args, &device, &mut monitor)?;
@@ -72,10 +73,10 @@ fn run(args: &Args) -> Result<(), RilError> {
     Ok(())
 }
 
-/// What tells models apart: the folder's name as given, its files, and how they are read.
-fn name(folder: &Path, args: &Args) -> Result<String, RilError> {
-    let int8 = if args.int8 { " (8 bits)" } else { "" };
-    Ok(format!("{}{int8} {}", folder.display(), &fingerprint(folder)?[..12]))
+/// Name of a model in tables: its folder's.
+fn name(folder: &Path, args: &Args) -> String {
+    let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy();
+    if args.int8 { format!("{name} (8 bits)") } else { name.into_owned() }
 }
 
 fn load(folder: &Path, args: &Args, device: &Device) -> Result<LocalAnswerer<Qwen2_5Vl>, RilError> {
@@ -112,7 +113,8 @@ fn judge(evaluation: &Evaluation, args: &Args, device: &Device, monitor: &mut Mo
     }
     let mut nobody = Nobody;
     let asked = judge.as_deref_mut().unwrap_or(&mut nobody);
-    let outcome = evaluation.judge(&name(folder, args)?, asked, |settled, _| monitor.advance(settled));
+    let who = format!("{} {}", name(folder, args), &fingerprint(folder)?[..12]);
+    let outcome = evaluation.judge(&who, asked, |settled, _| monitor.advance(settled));
     monitor.finish();
     outcome
 }

@@ -2,7 +2,7 @@
 
     git clone --filter=blob:none --no-checkout https://github.com/open-compass/VLMEvalKit
     git clone --filter=blob:none --no-checkout https://github.com/yuweihao/MM-Vet
-    pip install pandas numpy pillow tabulate tqdm validators openpyxl xlsxwriter sty filelock huggingface_hub
+    pip install -r scripts/reference/requirements.txt
     python scripts/reference/vlmevalkit.py --vlmevalkit VLMEvalKit/.git --mm-vet MM-Vet/.git
 
 Writes crates/ril/tests/fixtures/vlmevalkit.json. The files of the commits below are put into a temporary folder and run
@@ -362,7 +362,8 @@ def table_of(frame):
         for name, value in record.items():
             if isinstance(value, (int, float, np.floating)) and not pd.isna(value):
                 rows.append([split, name if label is None else f"{label}|{name}", float(value)])
-    return rows
+    # Splits come out of a set there, in an order of each process.
+    return sorted(rows, key=lambda row: (row[0] or "", row[1]))
 
 
 def hits(modules, cls, files, folder):
@@ -401,7 +402,7 @@ def evaluate(modules, module, data, case, judge, scratch):
         result["fine"] = table_of(fine)
     if judge:
         result["calls"] = judge.calls
-        result["inquiries"] = len(judge.tries)
+        result["prompts"] = sorted(hashlib.sha256(prompt.encode()).hexdigest()[:16] for prompt in judge.tries)
     return result
 
 

@@ -177,12 +177,13 @@ fn other_settings_are_refused_by_name() {
     let base = || plan(choice(), table());
     let other_table = Table::from_bytes("t.tsv".as_ref(), b"index\tquestion\tanswer\n0\twhat ?\tA\n").unwrap();
     let sampling = SamplingParams::greedy(9);
-    let cases: [(Plan, &str); 5] = [
+    let cases: [(Plan, &str); 6] = [
         (Plan { model: "other".into(), ..base() }, "model = \"recorded\", not \"other\""),
+        (Plan { identity: "2".into(), ..base() }, "identity = \"1\", not \"2\""),
         (Plan { limit: Some(2), ..base() }, "limit = null, not 2"),
         (Plan { table: other_table, ..base() }, "benchmark_sha256"),
         (Plan { kind: Kind::named("free").unwrap(), ..base() }, "kind = \"choice\", not \"free\""),
-        (Plan { sampling, ..base() }, "sampling"),
+        (Plan { sampling, ..base() }, "sampling.max_new_tokens = 8, not 9"),
     ];
     for (plan, expected) in cases {
         let error = Evaluation::open(plan, folder.path()).unwrap_err().to_string();

@@ -7,7 +7,9 @@ use burn::tensor::Device;
 use ril::models::Qwen2_5Vl;
 use ril::models::generate::SamplingParams;
 use ril::run::Outcome;
-use ril::vlmeval::{ANSWERS_FILE, Evaluation, Kind, LocalAnswerer, Plan, RESULTS_FILE, Results, SCORES_FILE, Table};
+use ril::vlmeval::{
+    ANSWERS_FILE, Evaluation, KINDS, Kind, LocalAnswerer, Plan, RESULTS_FILE, Results, SCORES_FILE, Table,
+};
 
 use crate::{charts, digits};
 
@@ -56,6 +58,20 @@ fn the_files_pass_their_checks_and_their_pictures_open() {
     }
 }
 
+#[test]
+fn the_documentation_lists_every_kind_with_its_files() {
+    let text = std::fs::read_to_string(examples().join("../docs/evaluation.md")).unwrap();
+    for kind in &KINDS {
+        assert!(text.contains(&format!("`{}`", kind.name)), "{}", kind.name);
+        let files = kind.files.iter().filter(|_| kind.benchmark.is_some());
+        files.filter(|file| !file.contains("charts") && !file.starts_with("mm-vet") && **file != "MMVetV2").for_each(
+            |file| {
+                assert!(text.contains(file), "{file}");
+            },
+        );
+    }
+}
+
 /// Half of the claims are right, and the place of the right option is not to be guessed.
 #[test]
 fn a_constant_answer_is_not_rewarded() {
@@ -76,6 +92,7 @@ fn ask(folder: &Path, rows: usize, stop_at: usize) -> (Outcome, Evaluation) {
         table: Table::read(&file("digits_free.tsv")).unwrap(),
         limit: Some(rows),
         model: "teacher_a".into(),
+        identity: String::new(),
         sampling: SamplingParams::greedy(40),
     };
     let run = Evaluation::open(plan, folder).unwrap();

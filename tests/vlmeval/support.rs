@@ -44,7 +44,8 @@ impl Answerer for Recorded {
 /// A judge that draws its reply by the hash of prompt and try, as the fixture's did.
 pub struct Pool {
     pub replies: Vec<String>,
-    tries: HashMap<String, usize>,
+    /// Replies so far, by prompt.
+    pub tries: HashMap<String, usize>,
     pub calls: usize,
 }
 
@@ -75,7 +76,14 @@ pub fn pick(prompt: &str, attempt: usize, count: usize) -> usize {
 }
 
 pub fn plan(kind: &'static Kind, table: Table) -> Plan {
-    Plan { kind, table, limit: None, model: "recorded".into(), sampling: SamplingParams::greedy(8) }
+    Plan {
+        kind,
+        table,
+        limit: None,
+        model: "recorded".into(),
+        identity: "1".into(),
+        sampling: SamplingParams::greedy(8),
+    }
 }
 
 /// A folder with all answers and, with a pool, all replies.

@@ -30,7 +30,8 @@
 //! let table = Table::from_bytes("questions.tsv".as_ref(), text.as_bytes())?;
 //! let folder = tempfile::tempdir().expect("a temporary folder");
 //! let sampling = SamplingParams::greedy(16);
-//! let plan = Plan { kind: Kind::named("choice")?, table, limit: None, model: "always-b".into(), sampling };
+//! let (model, identity) = ("always-b".into(), "version 1".into());
+//! let plan = Plan { kind: Kind::named("choice")?, table, limit: None, model, identity, sampling };
 //! let run = Evaluation::open(plan, folder.path())?;
 //! run.ask(&mut AlwaysB, |_| ControlFlow::Continue(()))?;
 //! assert_eq!(run.score()?.overall().rate(), 0.5);
@@ -42,6 +43,7 @@ mod benchmarks;
 mod cell;
 mod compare;
 mod error;
+mod failures;
 mod fingerprint;
 mod matching;
 mod picture;

@@ -169,13 +169,10 @@ impl Results {
 fn reading(kind: &Kind, judge: Option<&str>) -> String {
     match (kind.scorer.judge_use(), judge) {
         (JudgeUse::Never, _) => "Answers are compared by rule.".into(),
-        (JudgeUse::Helps, None) => {
-            "No judge: exact matching only (VLMEvalKit's exact_matching); an answer that names no option is wrong."
-                .into()
-        }
-        (JudgeUse::Helps, Some(judge)) => format!("Answers that name no option were read by the judge {judge}."),
+        (JudgeUse::Helps, None) => "No judge: exact matching only, VLMEvalKit's `exact_matching`.".into(),
+        (JudgeUse::Helps, Some(judge)) => format!("What exact matching could not read was read by the judge {judge}."),
         (JudgeUse::Grades, None) => {
-            "No judge: graded by rules of this project; do not compare with published numbers.".into()
+            "No judge: graded by rules of this project, not to be compared with published numbers.".into()
         }
         (JudgeUse::Grades, Some(judge)) => format!("Graded by the judge {judge}."),
     }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::answerer::{Answer, Answerer, Request};
 use super::benchmarks::Kind;
 use super::error::VlmEvalError;
+use super::failures::Failures;
 use super::prompt::Query;
 use super::report::{Results, ScoreLine};
 use super::scorer::{Evidence, Inquiry, Item};
@@ -77,8 +78,10 @@ pub struct Plan {
     pub table: Table,
     /// Rows that are asked, from the first; `None` asks all.
     pub limit: Option<usize>,
-    /// Who answers: a name that tells models apart.
+    /// Who answers, as tables name it.
     pub model: String,
+    /// What else tells models apart: [`fingerprint`](super::fingerprint) of a folder, address of a server.
+    pub identity: String,
     /// How answers are drawn.
     pub sampling: SamplingParams,
 }
@@ -89,7 +92,7 @@ impl Evaluation {
     /// # Errors
     /// [`VlmEvalError::OtherSettings`] when the folder belongs to another plan; what the scorer misses in the table.
     pub fn open(plan: Plan, folder: &Path) -> Result<Self, RilError> {
-        let Plan { kind, mut table, limit, model, sampling } = plan;
+        let Plan { kind, mut table, limit, model, identity, sampling } = plan;
         // A file without answers (a test set) is asked all the same: its answers go to whoever has the truth.
         if table.has("answer") {
             kind.scorer.check(&table)?;
@@ -102,13 +105,18 @@ impl Evaluation {
             kind.prompt.query(&row)?;
         }
         let name = table.path().file_name().unwrap_or_default().to_string_lossy().to_string();
-        let settings = Settings::default()
+        let mut settings = Settings::default()
             .with("benchmark", name)
             .with("benchmark_sha256", table.sha256())
             .with("kind", kind.name)
             .with("limit", limit)
             .with("model", model)
-            .with("sampling", serde_json::to_value(&sampling).expect("numbers are JSON"));
+            .with("identity", identity);
+        if let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(&sampling) {
+            for (name, value) in fields {
+                settings = settings.with(&format!("sampling.{name}"), value);
+            }
+        }
         std::fs::create_dir_all(folder).map_err(RilError::io(folder))?;
         settings.claim(&folder.join(RUN_FILE))?;
         Ok(Self { kind, table, folder: folder.to_path_buf(), settings, sampling })
@@ -351,48 +359,4 @@ impl Evaluation {
 
 fn outcome(is_stopped: bool) -> Outcome {
     if is_stopped { Outcome::Interrupted } else { Outcome::Finished }
-}
-
-/// Requests without an answer.
-#[derive(Default)]
-struct Failures {
-    first: Option<(String, RilError)>,
-    count: usize,
-    /// The folder cannot be written to: nothing more is to be asked.
-    broken: Option<RilError>,
-}
-
-impl Failures {
-    fn note(
-        &mut self,
-        index: &str,
-        answer: Result<Answer, RilError>,
-        keep: impl FnOnce(Answer) -> Result<(), RilError>,
-    ) {
-        match answer {
-            Ok(answer) => self.broken = keep(answer).err(),
-            Err(error) => {
-                self.count += 1;
-                self.first.get_or_insert_with(|| (index.to_string(), error));
-            }
-        }
-    }
-
-    fn has_any(&self) -> bool {
-        self.count > 0
-    }
-
-    /// What is to be reported: a folder that cannot be written, what `told` ended with, a request without an answer.
-    fn finish(self, told: Result<(), RilError>, asked: usize) -> Result<(), RilError> {
-        if let Some(error) = self.broken {
-            return Err(error);
-        }
-        told?;
-        match self.first {
-            None => Ok(()),
-            Some((row, error)) => {
-                Err(VlmEvalError::Unanswered { missing: self.count, asked, row, source: Box::new(error) }.into())
-            }
-        }
-    }
 }
