@@ -39,7 +39,7 @@
 //! ```
 //!
 //! With files, resuming and progress: [`run::RunFolder::run_stage`]. With samples from elsewhere: [`Rollout`],
-//! [`RilTrainer::collect`] and [`RilTrainer::step_on`].
+//! [`RilTrainer::collect`] and [`RilTrainer::step_on`]. Benchmarks in VLMEvalKit's layout: [`vlmeval`].
 
 pub mod adapters;
 pub mod benchmark;

@@ -103,7 +103,7 @@ impl Scored {
         if !scores.exists() {
             return Err(missing(SCORES_FILE)());
         }
-        let (_, lines) = Journal::open(&scores)?;
+        let lines = Journal::read(&scores)?;
         Ok(Self { folder: folder.to_path_buf(), settings, lines })
     }
 

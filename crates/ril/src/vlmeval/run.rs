@@ -193,7 +193,8 @@ impl Evaluation {
         self.check_truth()?;
         Settings::default().with("judge", name).claim(&self.folder.join(JUDGE_FILE))?;
         let answers = self.answers()?;
-        let (mut journal, mut replies) = self.replies()?;
+        let (mut journal, lines) = Journal::open(&self.folder.join(REPLIES_FILE))?;
+        let mut replies = by_index(lines);
         let evidence = Evidence { answers: &answers, replies: Some(&replies) };
         let inquiries = self.kind.scorer.inquiries(&self.table, evidence)?;
         let mut failures = Failures::default();
@@ -236,7 +237,7 @@ impl Evaluation {
     /// # Errors
     /// Those of the files.
     pub fn open_for_judge(&self) -> Result<usize, RilError> {
-        let (answers, (_, replies)) = (self.answers()?, self.replies()?);
+        let (answers, replies) = (self.answers()?, self.replies()?);
         self.unjudged(Evidence { answers: &answers, replies: Some(&replies) })
     }
 
@@ -250,7 +251,7 @@ impl Evaluation {
         self.check_truth()?;
         let answers = self.answers()?;
         let judge = Settings::read(&self.folder.join(JUDGE_FILE))?;
-        let replies = if judge.is_some() { Some(self.replies()?.1) } else { None };
+        let replies = if judge.is_some() { Some(self.replies()?) } else { None };
         let evidence = Evidence { answers: &answers, replies: replies.as_ref() };
         self.check_complete(evidence)?;
         let items = self.kind.scorer.items(&self.table, evidence)?;
@@ -294,17 +295,12 @@ impl Evaluation {
     }
 
     fn answers(&self) -> Result<HashMap<String, String>, RilError> {
-        let (_, lines) = Journal::open::<AnswerLine>(&self.folder.join(ANSWERS_FILE))?;
+        let lines: Vec<AnswerLine> = Journal::read(&self.folder.join(ANSWERS_FILE))?;
         Ok(lines.into_iter().map(|line| (line.index, line.answer)).collect())
     }
 
-    fn replies(&self) -> Result<(Journal, HashMap<String, Vec<String>>), RilError> {
-        let (journal, lines) = Journal::open::<ReplyLine>(&self.folder.join(REPLIES_FILE))?;
-        let mut by_attempt: HashMap<String, BTreeMap<usize, String>> = HashMap::new();
-        for line in lines {
-            by_attempt.entry(line.index).or_default().insert(line.attempt, line.reply);
-        }
-        Ok((journal, by_attempt.into_iter().map(|(index, replies)| (index, replies.into_values().collect())).collect()))
+    fn replies(&self) -> Result<HashMap<String, Vec<String>>, RilError> {
+        Ok(by_index(Journal::read(&self.folder.join(REPLIES_FILE))?))
     }
 
     /// Places of the rows in every block of `block` rows that is not answered as a whole.
@@ -355,6 +351,15 @@ impl Evaluation {
     fn index(&self, place: usize) -> &str {
         self.table.row(place).expect("places count the table's rows").index()
     }
+}
+
+/// Replies by row, in the order of the tries.
+fn by_index(lines: Vec<ReplyLine>) -> HashMap<String, Vec<String>> {
+    let mut by_attempt: HashMap<String, BTreeMap<usize, String>> = HashMap::new();
+    for line in lines {
+        by_attempt.entry(line.index).or_default().insert(line.attempt, line.reply);
+    }
+    by_attempt.into_iter().map(|(index, replies)| (index, replies.into_values().collect())).collect()
 }
 
 fn outcome(is_stopped: bool) -> Outcome {

@@ -1,7 +1,7 @@
 //! The files of a run: settings as JSON, answers as JSON lines that are on the disk before the next one is asked for.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -69,11 +69,33 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens or creates a journal and reads its lines.
+    /// The whole lines of a journal, which is left as it is; none when there is no such file.
     ///
     /// # Errors
-    /// [`RilError::Io`]; [`RilError::Line`] for a whole line that is not a `T`.
+    /// [`RilError::Models`] for the file; [`RilError::Line`] for a whole line that is not a `T`.
+    pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, RilError> {
+        Ok(Self::whole_lines(path)?.1)
+    }
+
+    /// Opens or creates a journal to go on with, and reads its lines. It is this process' until it is dropped.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); [`RilError::Io`], also when another process writes to it.
     pub fn open<T: DeserializeOwned>(path: &Path) -> Result<(Self, Vec<T>), RilError> {
+        let mut options = OpenOptions::new();
+        let mut file = options.create(true).write(true).truncate(false).open(path).map_err(RilError::io(path))?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => RilError::io(path)(std::io::Error::other("another process writes to it")),
+            TryLockError::Error(error) => RilError::io(path)(error),
+        })?;
+        let (whole, lines) = Self::whole_lines(path)?;
+        file.set_len(whole as u64).map_err(RilError::io(path))?;
+        file.seek(SeekFrom::End(0)).map_err(RilError::io(path))?;
+        Ok((Self { path: path.into(), file }, lines))
+    }
+
+    /// Length of the whole lines in bytes, and the lines.
+    fn whole_lines<T: DeserializeOwned>(path: &Path) -> Result<(usize, Vec<T>), RilError> {
         let bytes = read_if_present(path)?.unwrap_or_default();
         let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
         let mut lines = Vec::new();
@@ -82,11 +104,7 @@ impl Journal {
                 |e: serde_json::Error| RilError::Line { path: path.into(), line: i + 1, reason: e.to_string() };
             lines.push(serde_json::from_slice(line).map_err(broken)?);
         }
-        let mut options = OpenOptions::new();
-        let mut file = options.create(true).write(true).truncate(false).open(path).map_err(RilError::io(path))?;
-        file.set_len(whole as u64).map_err(RilError::io(path))?;
-        file.seek(SeekFrom::End(0)).map_err(RilError::io(path))?;
-        Ok((Self { path: path.into(), file }, lines))
+        Ok((whole, lines))
     }
 
     /// Adds a line; it is with the system when this returns, so that a killed process loses nothing.
@@ -111,6 +129,10 @@ mod tests {
         let (mut journal, lines) = Journal::open::<u32>(&path).unwrap();
         assert_eq!(lines, [1, 2]);
         journal.push(&4).unwrap();
+        assert_eq!(Journal::read::<u32>(&path).unwrap(), [1, 2, 4]);
+        let error = crate::explain(&Journal::open::<u32>(&path).unwrap_err());
+        assert!(error.contains("another process writes to it"), "{error}");
+        drop(journal);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n4\n");
         std::fs::write(&path, "1\nx\n3\n").unwrap();
         let error = Journal::open::<u32>(&path).unwrap_err().to_string();
