@@ -251,7 +251,7 @@ def mathvista_table(draw):
                    task=draw.pick(["geometry problem solving", "figure question answering"]),
                    skills=draw.pick(["['algebraic reasoning', 'geometry reasoning']", "['statistical reasoning']"]),
                    category="math-targeted-vqa", split="testmini", choices=None, answer_option=None)
-        kind = ["multi", "integer", "float", "list", "integer", "text"][i % 6]
+        kind = ["multi", "integer", "float", "list", "integer", "text"][i % 6]  # rows 2, 5 and 8 hold numbers
         if kind == "multi":
             options = draw.rng.sample(["145°", "3/11", "8/11", "Yes", "No", "ark angel", "7"], 4)
             row.update(question_type="multi_choice", answer_type="text", choices=repr(options),
@@ -269,6 +269,10 @@ def mathvista_table(draw):
             said = draw.pick([row["answer"], "blue", "[2007,2008]"])
         rows.append(row)
         predictions[row["index"]] = said
+    # Zero is a number that counts as false.
+    for index, said in ((2, "0"), (5, "0"), (8, "0.0")):
+        rows[index - 1]["answer"] = "0"
+        predictions[index] = said
     return rows, predictions
 
 
@@ -293,7 +297,8 @@ def yes_no_table(draw):
 
 YES_NO = ["Yes", "no", "Yes, it is.", "No, it is not", "yes/no", "The answer is yes", "nope", "YES!", "I cannot say",
           "Not yes but no", "yes.no", "'yes'", "(yes)", "1,000 times yes", "no;yes", "a-yes", "yes_", "It is. yes", "Yes\n",
-          "eyes", "ye s", "no...", "3.yes", "yes.3", "well , yes", "[no]", "\"no\"", "no,", "Yes?No?", "knows", "是", "..." * 20 + " no ."]
+          "eyes", "ye s", "no...", "3.yes", "yes.3", "well , yes", "[no]", "\"no\"", "no,", "Yes?No?", "knows", "是", "..." * 20 + " no .",
+          ". " * 31 + "no.", ". " * 32 + "no."]
 
 MMMU_RUNS = {"MMMU_DEV_VAL": "mmmu", "MMMU_Pro_10c": "mmmu-pro", "MMMU_Pro_10c_COT": "mmmu-pro-cot",
              "MMMU_Pro_V": "mmmu-pro-vision", "MMMU_Pro_V_COT": "mmmu-pro-vision-cot"}
@@ -441,6 +446,7 @@ ANSWERS = [
     "12 cm", "12", "1.50", "1.5", "", " ", "\n", "ΟΔΟΣ", "οδος", "İstanbul", "i̇stanbul", "STRASSE", "straße",
     "a very long explanation " * 10 + "dog", "D) all of the above are wrong but d", "it's A.", "A?", "<A>", "A\n\nB", "A\nA",
     "my answer: B, since A is too small", "C is right. I am sure of it", "C is right. I am quite sure", "answer is *", "answer is",
+    "B one two three", "B one two three four", "one B two three four", "one B two three four five",
 ]
 CHOICES = [
     {"A": "teddy bear", "B": "rabbit", "C": "cat", "D": "dog"},
