@@ -153,6 +153,28 @@ impl Answerer for Failing {
     }
 }
 
+/// Forgets every other request.
+struct Forgetful;
+
+impl Answerer for Forgetful {
+    fn answer(&mut self, requests: &[Request], tell: &mut Tell<'_>) -> Result<(), ril::RilError> {
+        for (place, request) in requests.iter().enumerate().step_by(2) {
+            let _ = tell(place, Ok(Answer { text: answers()[&request.id].clone(), is_truncated: false }));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_run_with_open_questions_is_not_finished_and_not_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = Evaluation::open(plan(choice(), table()), folder.path()).unwrap();
+    assert_eq!(run.ask(&mut Forgetful, go).unwrap(), Outcome::Interrupted);
+    assert_eq!(run.answered().unwrap(), 4);
+    let error = run.judge("pool", &mut pool(), |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(error.ends_with("3 of 7 rows have no answer yet, 0 wait for the judge"), "{error}");
+}
+
 #[test]
 fn a_request_that_fails_hinders_no_other_and_is_asked_again() {
     let folder = tempfile::tempdir().unwrap();

@@ -22,7 +22,11 @@ impl Failures {
         keep: impl FnOnce(Answer) -> Result<(), RilError>,
     ) {
         match answer {
-            Ok(answer) => self.broken = keep(answer).err(),
+            Ok(answer) => {
+                if let Err(error) = keep(answer) {
+                    self.broken.get_or_insert(error);
+                }
+            }
             Err(error) => {
                 self.count += 1;
                 self.first.get_or_insert_with(|| (index.to_string(), error));

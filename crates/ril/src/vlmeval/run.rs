@@ -161,7 +161,6 @@ impl Evaluation {
             return Ok(outcome(!requests.is_empty()));
         }
         let mut failures = Failures::default();
-        let mut is_stopped = false;
         let told = answerer.answer(&requests, &mut |i, answer| {
             let index = self.index(places[i]);
             // A block that a kill had cut is computed again; what was stored of it stands.
@@ -172,18 +171,18 @@ impl Evaluation {
                     Ok(())
                 });
             }
-            is_stopped = failures.broken.is_some() || progress(answered.len()).is_break();
+            let is_stopped = failures.broken.is_some() || progress(answered.len()).is_break();
             if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         failures.finish(told, requests.len())?;
-        Ok(outcome(is_stopped && answered.len() < self.table.len()))
+        Ok(outcome(answered.len() < self.table.len()))
     }
 
-    /// Asks the judge what exact matching leaves open; only once all answers are there. `progress` is told how many of
+    /// Asks the judge what exact matching leaves open, once all answers are there. `progress` is told how many of
     /// how many answers are settled, and may ask to stop.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask); [`VlmEvalError::OtherSettings`] when the replies in the folder are another judge's.
+    /// As [`ask`](Self::ask); [`VlmEvalError::Incomplete`] before, [`VlmEvalError::OtherSettings`] when the replies in the folder are another judge's.
     pub fn judge(
         &self,
         name: &str,
@@ -193,6 +192,7 @@ impl Evaluation {
         self.check_truth()?;
         Settings::default().with("judge", name).claim(&self.folder.join(JUDGE_FILE))?;
         let answers = self.answers()?;
+        self.check_complete(Evidence { answers: &answers, replies: None })?;
         let (mut journal, lines) = Journal::open(&self.folder.join(REPLIES_FILE))?;
         let mut replies = by_index(lines);
         let evidence = Evidence { answers: &answers, replies: Some(&replies) };
