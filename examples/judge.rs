@@ -41,6 +41,9 @@ struct Args {
     /// Longest verdict, in tokens
     #[arg(long, default_value_t = 512)]
     max_tokens: usize,
+    /// Further fields of each request, a JSON object: the verdict's form, for servers that can hold a model to one
+    #[arg(long, value_parser = fields, default_value = "{}")]
+    extra: serde_json::Map<String, serde_json::Value>,
     /// Requests under way at once
     #[arg(long, default_value_t = 16)]
     at_once: usize,
@@ -67,6 +70,10 @@ struct Labelled {
     reference: String,
     response: String,
     is_right: bool,
+}
+
+fn fields(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, serde_json::Error> {
+    serde_json::from_str(text)
 }
 
 fn main() -> ExitCode {
@@ -116,6 +123,7 @@ fn judge(args: &Args) -> Result<Box<dyn Judge>, Box<dyn std::error::Error>> {
     let request = ChatRequest {
         temperature: Some(0.0),
         max_tokens: Some(args.max_tokens),
+        extra: args.extra.clone(),
         ..ChatRequest::new(model.as_str(), vec![])
     };
     let judge = HttpJudge::new(client, request, template);

@@ -33,6 +33,9 @@ pub struct ServerSettings {
     /// Longest verdict, in tokens
     #[arg(long, default_value_t = 512)]
     pub judge_max_tokens: usize,
+    /// Further fields of each request to the judge, a JSON object: the verdict's form, for servers that can hold a model to one
+    #[arg(long, requires = "judge_server", value_name = "JSON")]
+    pub judge_extra: Option<String>,
     /// Address of a vLLM server that samples the student's answers in the loops; it is pushed the adapters
     #[arg(long, requires_all = ["rollout_model", "adapter_folder", "lora_rank"], value_name = "URL")]
     pub rollout_server: Vec<String>,
@@ -87,6 +90,11 @@ impl ServerSettings {
         })
     }
 
+    fn extra(&self) -> Result<serde_json::Map<String, serde_json::Value>, RilError> {
+        let wrong = |error| RilError::Config(format!("--judge-extra: expected a JSON object: {error}"));
+        self.judge_extra.as_deref().map_or(Ok(Default::default()), |text| serde_json::from_str(text).map_err(wrong))
+    }
+
     /// Everything that can be wrong before a run begins: addresses, counts, a key that is missing.
     ///
     /// # Errors
@@ -95,7 +103,7 @@ impl ServerSettings {
         for servers in [&self.judge_server, &self.rollout_server].into_iter().filter(|servers| !servers.is_empty()) {
             self.client(servers).map_err(|error| RilError::Config(error.to_string()))?;
         }
-        Ok(())
+        self.extra().map(|_| ())
     }
 
     /// The judge of a run, which keeps its verdicts in the run's folder.
@@ -112,6 +120,7 @@ impl ServerSettings {
         let request = ChatRequest {
             temperature: Some(0.0),
             max_tokens: Some(self.judge_max_tokens),
+            extra: self.extra()?,
             ..ChatRequest::new(model.as_str(), vec![])
         };
         let store = AnswerStore::open(run.file("verdicts.redb"))?;

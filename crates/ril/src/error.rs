@@ -22,6 +22,9 @@ pub enum RilError {
     /// From the files of an evaluation.
     #[error(transparent)]
     Eval(#[from] crate::eval::EvalError),
+    /// From a benchmark's file and the folders of its answers.
+    #[error(transparent)]
+    VlmEval(#[from] crate::vlmeval::VlmEvalError),
     /// A file could not be read or written.
     #[error("{path}: cannot be read or written")]
     Io {

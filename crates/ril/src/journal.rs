@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use ril_models::files::read_if_present;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -33,20 +34,18 @@ impl Journal {
             Err(TryLockError::WouldBlock) => return Err(RilError::Busy { path: path.into() }),
             Err(TryLockError::Error(source)) => return Err(RilError::io(path)(source)),
         }
-        let bytes = std::fs::read(path).map_err(RilError::io(path))?;
-        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-        let mut lines = Vec::new();
-        for (i, line) in bytes[..whole].split(|b| *b == b'\n').enumerate() {
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            let broken =
-                |e: serde_json::Error| RilError::Line { path: path.into(), line: i + 1, reason: e.to_string() };
-            lines.push(serde_json::from_slice(line).map_err(broken)?);
-        }
+        let (whole, lines) = whole_lines(path)?;
         file.set_len(whole as u64).map_err(RilError::io(path))?;
         file.seek(SeekFrom::End(0)).map_err(RilError::io(path))?;
         Ok((Self { path: path.into(), file }, lines))
+    }
+
+    /// Reads the whole lines of a journal that another process may be writing; none where there is no file.
+    ///
+    /// # Errors
+    /// [`RilError::Models`], [`RilError::Line`].
+    pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, RilError> {
+        Ok(whole_lines(path)?.1)
     }
 
     /// Adds a line: see [`Self::extend`].
@@ -75,6 +74,19 @@ impl Journal {
     pub fn sync(&mut self) -> Result<(), RilError> {
         self.file.sync_data().map_err(RilError::io(&self.path))
     }
+}
+
+/// Length of the whole lines in bytes, and the lines.
+fn whole_lines<T: DeserializeOwned>(path: &Path) -> Result<(usize, Vec<T>), RilError> {
+    let bytes = read_if_present(path)?.unwrap_or_default();
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+    let mut lines = Vec::new();
+    for (i, line) in bytes[..whole].split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty())
+    {
+        let broken = |e: serde_json::Error| RilError::Line { path: path.into(), line: i + 1, reason: e.to_string() };
+        lines.push(serde_json::from_slice(line).map_err(broken)?);
+    }
+    Ok((whole, lines))
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@
 //!
 //! With files, resuming and progress: [`run::RunFolder::run_stage`]. With samples from elsewhere: [`Rollout`] and
 //! [`ServedStage`]. With teachers, judges and samplers behind servers: `server`, with the feature `http`.
+//! Benchmarks in VLMEvalKit's layout: [`vlmeval`].
 
 pub mod adapters;
 pub mod benchmark;
@@ -67,6 +68,7 @@ mod special;
 pub mod stage;
 pub mod teacher;
 mod trainer;
+pub mod vlmeval;
 
 pub use config::{FailedStep, GradientChecks, GroupPlan, OptimizerSettings, RewardWeights, RilConfig};
 pub use error::{RilError, explain};

@@ -10,11 +10,11 @@ mod table;
 use serde::{Deserialize, Serialize};
 
 pub use results::{ArmResult, ArmRole, EvalError, Results};
+pub(crate) use table::{aligned, p_value_text, percent, signed_points};
 pub use table::{comparison_table, table};
-pub(crate) use table::{p_value_text, percent, signed_points};
 
 /// The 97.5% quantile of the standard normal: intervals here are two-sided at 95%.
-const Z_95: f64 = 1.959_963_984_540_054;
+pub(crate) const Z_95: f64 = 1.959_963_984_540_054;
 
 /// `correct` answers out of `total` questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -43,18 +43,22 @@ impl Accuracy {
     /// Statistical Science 16 (2001). Stays inside `[0, 1]` and does not collapse at 0 or 100%. `(0, 1)` when nothing
     /// was asked.
     pub fn interval(&self) -> (f64, f64) {
-        if self.total == 0 {
-            return (0.0, 1.0);
-        }
-        let (n, p) = (self.total as f64, self.rate());
-        let shrink = 1.0 + Z_95 * Z_95 / n;
-        let centre = (p + Z_95 * Z_95 / (2.0 * n)) / shrink;
-        let half = Z_95 / shrink * (p * (1.0 - p) / n + Z_95 * Z_95 / (4.0 * n * n)).sqrt();
+        let (low, high) = wilson(self.rate(), self.total);
         // The outer limits are exact in theory; rounding must not move them.
-        let low = if self.correct == 0 { 0.0 } else { (centre - half).max(0.0) };
-        let high = if self.correct == self.total { 1.0 } else { (centre + half).min(1.0) };
-        (low, high)
+        (if self.correct == 0 { 0.0 } else { low }, if self.correct == self.total { 1.0 } else { high })
     }
+}
+
+/// Wilson's 95% interval of a share of `total`; see [`Accuracy::interval`].
+pub(crate) fn wilson(share: f64, total: usize) -> (f64, f64) {
+    if total == 0 {
+        return (0.0, 1.0);
+    }
+    let n = total as f64;
+    let shrink = 1.0 + Z_95 * Z_95 / n;
+    let centre = (share + Z_95 * Z_95 / (2.0 * n)) / shrink;
+    let half = Z_95 / shrink * (share * (1.0 - share) / n + Z_95 * Z_95 / (4.0 * n * n)).sqrt();
+    ((centre - half).max(0.0), (centre + half).min(1.0))
 }
 
 /// Two arms on the same questions.

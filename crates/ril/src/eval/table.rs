@@ -50,7 +50,7 @@ pub(crate) fn p_value_text(p_value: f64) -> String {
 }
 
 /// The first `text_columns` to the left, the rest to the right, a rule under the header.
-fn aligned(rows: Vec<[String; 5]>, text_columns: usize) -> String {
+pub(crate) fn aligned(rows: Vec<[String; 5]>, text_columns: usize) -> String {
     let width = |text: &str| text.chars().count();
     let widths: [usize; 5] =
         std::array::from_fn(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0));

@@ -153,7 +153,13 @@ impl Monitor {
 
     /// Starts an evaluation of `total_questions`; finishes the phase before it.
     pub fn start_evaluation(&mut self, label: &str, total_questions: usize) {
-        self.open(label, Activity::Evaluation, StepTimer::new(total_questions, 0, Instant::now()));
+        self.resume_evaluation(label, total_questions, 0);
+    }
+
+    /// As [`start_evaluation`](Self::start_evaluation), with `answered` questions done before: they do not count in the
+    /// estimate of the time left.
+    pub fn resume_evaluation(&mut self, label: &str, total_questions: usize, answered: usize) {
+        self.open(label, Activity::Evaluation, StepTimer::new(total_questions, answered, Instant::now()));
     }
 
     /// `step` steps (or questions) are done, those before a resume included; `metrics` are those of the last one.

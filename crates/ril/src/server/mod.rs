@@ -1,9 +1,11 @@
 //! Teachers and samplers behind OpenAI-compatible servers (feature `http`).
 
+mod answerer;
 mod picture;
 mod rollout;
 mod teach;
 
+pub use answerer::ServerAnswerer;
 pub use picture::{file_part, picture_part};
 pub use rollout::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig};
 pub use teach::{TeachPlan, TeachReport, teach};

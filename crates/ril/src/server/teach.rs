@@ -155,7 +155,9 @@ impl TeachReport {
 impl TeachPlan {
     fn settings(&self) -> Value {
         let request = ChatRequest { n: None, seed: None, ..self.request.clone() };
-        serde_json::to_value(request).expect("a request of plain fields is JSON")
+        // Through text: a value would hold 0.7f32 as 0.699999988.
+        let text = serde_json::to_string(&request).expect("a request of plain fields is JSON");
+        serde_json::from_str(&text).expect("JSON that was just written")
     }
 
     /// What is missing, in requests of `samples_per_request`.
@@ -197,7 +199,7 @@ impl TeachPlan {
 }
 
 /// Whether the server will not have this one question, whatever becomes of the others.
-fn is_refusal(error: &RilError) -> bool {
+pub(super) fn is_refusal(error: &RilError) -> bool {
     matches!(error, RilError::Server { source: ClientError::Status { status: 400 | 413 | 422, .. }, .. })
 }
 

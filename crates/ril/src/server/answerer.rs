@@ -1,0 +1,76 @@
+//! Benchmarks put to a server.
+
+use std::ops::ControlFlow;
+
+use ril_client::{ChatClient, ChatContent, ChatMessage, ChatPart, ChatRequest, ChatRole, ClientError, FinishReason};
+use ril_models::image::media_type;
+
+use super::teach::is_refusal;
+use crate::error::RilError;
+use crate::vlmeval::{Answer, Answerer, Part, Query, Request, Tell};
+
+/// A model behind OpenAI-compatible servers that answers a benchmark, or judges it.
+///
+/// Pictures are sent as the files that the benchmark holds. A request that the server refuses (400, 413, 422) is told and
+/// hinders no other; a server that is away ends the call.
+#[derive(Debug, Clone)]
+pub struct ServerAnswerer {
+    /// The client.
+    pub client: ChatClient,
+    /// The model, as the server names it.
+    pub model: String,
+}
+
+impl ServerAnswerer {
+    fn ask(&self, client: &ChatClient, request: &Request) -> Result<Answer, RilError> {
+        let sampling = &request.sampling;
+        let message = ChatMessage { role: ChatRole::User, content: content(&request.query)? };
+        let chat = ChatRequest {
+            max_tokens: Some(sampling.max_new_tokens),
+            temperature: Some(sampling.temperature),
+            top_p: Some(sampling.top_p),
+            seed: Some(sampling.seed >> 33),
+            ..ChatRequest::new(self.model.as_str(), vec![message])
+        };
+        let failed = |source| RilError::Server { question: request.id.clone(), source };
+        let response = client.chat(&chat).map_err(failed)?;
+        let choice = response.choices.first();
+        Ok(Answer {
+            text: choice.map_or("", |choice| choice.text()).to_owned(),
+            is_truncated: choice.is_some_and(|choice| choice.finish_reason == FinishReason::Length),
+        })
+    }
+}
+
+impl Answerer for ServerAnswerer {
+    fn answer(&mut self, requests: &[Request], tell: &mut Tell<'_>) -> Result<(), RilError> {
+        let mut failure = None;
+        let job = |client: &ChatClient, i: usize| self.ask(client, &requests[i]);
+        self.client.parallel(requests.len(), job, |i, answer| match answer {
+            // What a stop ends is asked again in the next run.
+            Err(RilError::Server { source: ClientError::Stopped, .. }) => ControlFlow::Continue(()),
+            Err(error) if matches!(error, RilError::Server { .. }) && !is_refusal(&error) => {
+                failure.get_or_insert(error);
+                ControlFlow::Break(())
+            }
+            answer => tell(i, answer),
+        });
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// The turn with its pictures as files; text alone as a string.
+fn content(query: &Query) -> Result<ChatContent, RilError> {
+    if let [Part::Text(text)] = query.parts.as_slice() {
+        return Ok(ChatContent::Text(text.clone()));
+    }
+    let part = |part: &Part| match part {
+        Part::Text(text) => Ok(ChatPart::Text { text: text.clone() }),
+        Part::Picture(picture) => {
+            let bytes = picture.bytes()?;
+            let unknown = || RilError::Input("expected a PNG, JPEG, WebP or BMP picture".into());
+            Ok(ChatPart::image(&bytes, media_type(&bytes).ok_or_else(unknown)?))
+        }
+    };
+    Ok(ChatContent::Parts(query.parts.iter().map(part).collect::<Result<_, RilError>>()?))
+}

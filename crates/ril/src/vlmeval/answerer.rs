@@ -1,0 +1,124 @@
+//! Who answers: a model in this process, a server, a recording. A judge is an answerer that is shown no pictures.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use ril_models::ChatModel;
+use ril_models::generate::{FinishReason, SamplingParams, generate};
+
+use super::prompt::Query;
+use crate::error::RilError;
+use crate::group::{Prompt, prompt_batch};
+
+/// One question to an [`Answerer`].
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Index of the row that it is about, for logs and recordings.
+    pub id: String,
+    /// What is asked.
+    pub query: Query,
+    /// How the answer is drawn; its seed is this request's own, and one answer is drawn.
+    pub sampling: SamplingParams,
+}
+
+/// One answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Without special tokens.
+    pub text: String,
+    /// Whether the limit of tokens ended it.
+    pub is_truncated: bool,
+}
+
+/// What is told about each request as soon as it is known: its place, and its answer or why there is none. `Break` asks
+/// to stop; what is under way may still be told.
+pub type Tell<'a> = dyn FnMut(usize, Result<Answer, RilError>) -> ControlFlow<()> + 'a;
+
+/// A source of answers.
+pub trait Answerer {
+    /// Answers requests in any order, many at a time if it can, and tells of each at most once. A request that fails is
+    /// told as an error and hinders no other; one that nothing is told of is asked again in the next run.
+    ///
+    /// # Errors
+    /// What makes all further requests pointless (a model that does not fit, a server that refuses the key); errors
+    /// of one request are told.
+    fn answer(&mut self, requests: &[Request], tell: &mut Tell<'_>) -> Result<(), RilError>;
+
+    /// How many requests, counted from the first of a run, are computed together: in the last bits an answer may depend
+    /// on those beside it, so that a resumed run asks for whole blocks. 1 when answers do not depend on each other.
+    fn block(&self) -> usize {
+        1
+    }
+}
+
+impl<T: Answerer + ?Sized> Answerer for &mut T {
+    fn answer(&mut self, requests: &[Request], tell: &mut Tell<'_>) -> Result<(), RilError> {
+        (**self).answer(requests, tell)
+    }
+
+    fn block(&self) -> usize {
+        (**self).block()
+    }
+}
+
+impl<T: Answerer + ?Sized> Answerer for Box<T> {
+    fn answer(&mut self, requests: &[Request], tell: &mut Tell<'_>) -> Result<(), RilError> {
+        (**self).answer(requests, tell)
+    }
+
+    fn block(&self) -> usize {
+        (**self).block()
+    }
+}
+
+/// A model in this process.
+#[derive(Debug, Clone)]
+pub struct LocalAnswerer<M> {
+    /// The model, without autodiff.
+    pub model: M,
+    /// Requests answered at once; bounds memory.
+    pub rows_at_once: usize,
+}
+
+impl<M: ChatModel + Sync> Answerer for LocalAnswerer<M> {
+    fn answer(&mut self, requests: &[Request], tell: &mut Tell<'_>) -> Result<(), RilError> {
+        for (block, chunk) in requests.chunks(self.block()).enumerate() {
+            let first = block * self.block();
+            // A question that cannot be shown to the model (a broken picture, say) is told, and the others go on.
+            let mut prompts = Vec::with_capacity(chunk.len());
+            for (i, request) in chunk.iter().enumerate() {
+                match self.encode(&request.query) {
+                    Ok(prompt) => prompts.push((first + i, Arc::new(prompt))),
+                    Err(error) => {
+                        if tell(first + i, Err(error)).is_break() {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            if prompts.is_empty() {
+                continue;
+            }
+            let input = prompt_batch(&prompts.iter().map(|(_, prompt)| prompt).collect::<Vec<_>>())?;
+            let sampling = SamplingParams { num_samples: 1, ..chunk[0].sampling.clone() };
+            for ((place, _), completion) in prompts.iter().zip(generate(&self.model, &input, &sampling)?) {
+                let text = self.model.decode(&completion.token_ids)?;
+                let is_truncated = completion.finish_reason == FinishReason::Length;
+                if tell(*place, Ok(Answer { text, is_truncated })).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&self) -> usize {
+        self.rows_at_once.max(1)
+    }
+}
+
+impl<M: ChatModel> LocalAnswerer<M> {
+    fn encode(&self, query: &Query) -> Result<Prompt, RilError> {
+        Prompt::encode(&self.model, &[query.message()?])
+    }
+}

@@ -1,0 +1,368 @@
+//! One benchmark put to one model, in a folder that can be left and taken up again at any point.
+//!
+//! ```text
+//! RUN/run.json         benchmark, model, sampling: asked for again with other settings, the folder is refused by name
+//! RUN/answers.jsonl    one line an answer, in the order in which they came
+//! RUN/judge.json       who judges
+//! RUN/judge.jsonl      one line a reply of the judge
+//! RUN/scores.jsonl     one line a question: score, what the answer was read as
+//! RUN/results.json     the table
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use ril_models::files::write_atomic;
+use ril_models::generate::SamplingParams;
+use serde::{Deserialize, Serialize};
+
+use super::answerer::{Answer, Answerer, Request};
+use super::benchmarks::Kind;
+use super::error::VlmEvalError;
+use super::failures::Failures;
+use super::prompt::Query;
+use super::report::{Results, ScoreLine};
+use super::scorer::{Evidence, Inquiry, Item};
+use super::store::Settings;
+use super::table::Table;
+use crate::error::RilError;
+use crate::journal::Journal;
+use crate::rollout::mix_seed;
+use crate::run::Outcome;
+
+/// Settings of a run.
+pub const RUN_FILE: &str = "run.json";
+/// The model's answers.
+pub const ANSWERS_FILE: &str = "answers.jsonl";
+/// Settings of the judge.
+pub const JUDGE_FILE: &str = "judge.json";
+/// The judge's replies.
+pub const REPLIES_FILE: &str = "judge.jsonl";
+/// Scores by question.
+pub const SCORES_FILE: &str = "scores.jsonl";
+/// The table.
+pub const RESULTS_FILE: &str = "results.json";
+
+/// A line of [`ANSWERS_FILE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct AnswerLine {
+    index: String,
+    answer: String,
+    is_truncated: bool,
+}
+
+/// A line of [`REPLIES_FILE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ReplyLine {
+    index: String,
+    attempt: usize,
+    reply: String,
+}
+
+/// A benchmark, and the folder of its answers.
+#[derive(Debug)]
+pub struct Evaluation {
+    kind: &'static Kind,
+    table: Table,
+    folder: PathBuf,
+    settings: Settings,
+    sampling: SamplingParams,
+}
+
+/// Everything that decides what a run's answers are.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How rows are asked and scored.
+    pub kind: &'static Kind,
+    /// The benchmark.
+    pub table: Table,
+    /// Rows that are asked, from the first; `None` asks all.
+    pub limit: Option<usize>,
+    /// Who answers, as tables name it.
+    pub model: String,
+    /// What else tells models apart: [`fingerprint`](super::fingerprint) of a folder, address of a server.
+    pub identity: String,
+    /// How answers are drawn.
+    pub sampling: SamplingParams,
+}
+
+impl Evaluation {
+    /// Opens or creates a folder for a plan.
+    ///
+    /// # Errors
+    /// [`VlmEvalError::OtherSettings`] when the folder belongs to another plan; what the scorer misses in the table.
+    pub fn open(plan: Plan, folder: &Path) -> Result<Self, RilError> {
+        let Plan { kind, mut table, limit, model, identity, sampling } = plan;
+        // A file without answers (a test set) is asked all the same: its answers go to whoever has the truth.
+        if table.has("answer") {
+            kind.scorer.check(&table)?;
+        }
+        sampling.validate()?;
+        if let Some(limit) = limit {
+            table.truncate(limit);
+        }
+        for row in table.rows() {
+            kind.prompt.query(&row)?;
+        }
+        let name = table.path().file_name().unwrap_or_default().to_string_lossy().to_string();
+        let mut settings = Settings::default()
+            .with("benchmark", name)
+            .with("benchmark_sha256", table.sha256())
+            .with("kind", kind.name)
+            .with("limit", limit)
+            .with("model", model)
+            .with("identity", identity);
+        if let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(&sampling) {
+            for (name, value) in fields {
+                settings = settings.with(&format!("sampling.{name}"), value);
+            }
+        }
+        std::fs::create_dir_all(folder).map_err(RilError::io(folder))?;
+        settings.claim(&folder.join(RUN_FILE))?;
+        Ok(Self { kind, table, folder: folder.to_path_buf(), settings, sampling })
+    }
+
+    /// The benchmark.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Whether the file holds the right answers: a test set may not, and is then asked and not scored.
+    #[must_use]
+    pub fn has_truth(&self) -> bool {
+        self.table.has("answer")
+    }
+
+    /// Rows that are answered already.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn answered(&self) -> Result<usize, RilError> {
+        Ok(self.answers()?.len())
+    }
+
+    /// Asks for the answers that are not there yet; `progress` is told how many are there, and may ask to stop.
+    ///
+    /// [`Outcome::Interrupted`] when it stopped before all were there.
+    ///
+    /// # Errors
+    /// The answerer's own; [`VlmEvalError::Unanswered`] after all others were asked.
+    pub fn ask(
+        &self,
+        answerer: &mut dyn Answerer,
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Outcome, RilError> {
+        let (mut journal, lines) = Journal::open::<AnswerLine>(&self.folder.join(ANSWERS_FILE))?;
+        let mut answered: HashMap<String, String> = lines.into_iter().map(|line| (line.index, line.answer)).collect();
+        let places = self.open_blocks(&answered, answerer.block());
+        let requests = places.iter().map(|place| self.request(*place)).collect::<Result<Vec<_>, RilError>>()?;
+        if requests.is_empty() || progress(answered.len()).is_break() {
+            return Ok(outcome(!requests.is_empty()));
+        }
+        let mut failures = Failures::default();
+        let told = answerer.answer(&requests, &mut |i, answer| {
+            let index = self.index(places[i]);
+            // A block that a kill had cut is computed again; what was stored of it stands.
+            if !answered.contains_key(index) {
+                failures.note(index, answer, |Answer { text, is_truncated }| {
+                    journal.push(&AnswerLine { index: index.into(), answer: text.clone(), is_truncated })?;
+                    answered.insert(index.into(), text);
+                    Ok(())
+                });
+            }
+            let is_stopped = failures.broken.is_some() || progress(answered.len()).is_break();
+            if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        failures.finish(told, requests.len())?;
+        Ok(outcome(answered.len() < self.table.len()))
+    }
+
+    /// Asks the judge what exact matching leaves open, once all answers are there. `progress` is told how many of
+    /// how many answers are settled, and may ask to stop.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask); [`VlmEvalError::Incomplete`] before, [`VlmEvalError::OtherSettings`] when the replies in the folder are another judge's.
+    pub fn judge(
+        &self,
+        name: &str,
+        judge: &mut dyn Answerer,
+        mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Outcome, RilError> {
+        self.check_truth()?;
+        Settings::default().with("judge", name).claim(&self.folder.join(JUDGE_FILE))?;
+        let answers = self.answers()?;
+        self.check_complete(Evidence { answers: &answers, replies: None })?;
+        let (mut journal, lines) = Journal::open(&self.folder.join(REPLIES_FILE))?;
+        let mut replies = by_index(lines);
+        let evidence = Evidence { answers: &answers, replies: Some(&replies) };
+        let inquiries = self.kind.scorer.inquiries(&self.table, evidence)?;
+        let mut failures = Failures::default();
+        let (mut asked, mut is_stopped) = (0, false);
+        // One round a try, so that a server gets all open inquiries at once.
+        for attempt in 0..inquiries.iter().map(|inquiry| inquiry.tries).max().unwrap_or(0) {
+            let open = self.open_inquiries(&inquiries, &replies, attempt)?;
+            let requests: Vec<Request> = open.iter().map(|inquiry| self.inquiry_request(inquiry, attempt)).collect();
+            if requests.is_empty() {
+                // All open inquiries have a reply to this try from before.
+                continue;
+            }
+            let mut settled = inquiries.len() - open.len();
+            if progress(settled, inquiries.len()).is_break() {
+                is_stopped = true;
+                break;
+            }
+            asked += requests.len();
+            let told = judge.answer(&requests, &mut |i, answer| {
+                let index = self.index(open[i].place);
+                failures.note(index, answer, |Answer { text, .. }| {
+                    journal.push(&ReplyLine { index: index.into(), attempt, reply: text.clone() })?;
+                    replies.entry(index.to_string()).or_default().push(text);
+                    Ok(())
+                });
+                settled += 1;
+                is_stopped = failures.broken.is_some() || progress(settled, inquiries.len()).is_break();
+                if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            if is_stopped || told.is_err() || failures.has_any() {
+                failures.finish(told, asked)?;
+                break;
+            }
+        }
+        Ok(outcome(is_stopped))
+    }
+
+    /// Answers that a judge would be asked about and has not settled; only once all answers are there.
+    ///
+    /// # Errors
+    /// Those of the files.
+    pub fn open_for_judge(&self) -> Result<usize, RilError> {
+        let (answers, replies) = (self.answers()?, self.replies()?);
+        self.unjudged(Evidence { answers: &answers, replies: Some(&replies) })
+    }
+
+    /// Scores the answers, with the replies of the judge if there was one, and writes [`SCORES_FILE`] and
+    /// [`RESULTS_FILE`]: the same answers and replies give the same bytes.
+    ///
+    /// # Errors
+    /// [`VlmEvalError::MissingColumn`] for a file without answers, [`VlmEvalError::Incomplete`] while some are not
+    /// there; those of the files.
+    pub fn score(&self) -> Result<Results, RilError> {
+        self.check_truth()?;
+        let answers = self.answers()?;
+        let judge = Settings::read(&self.folder.join(JUDGE_FILE))?;
+        let replies = if judge.is_some() { Some(self.replies()?) } else { None };
+        let evidence = Evidence { answers: &answers, replies: replies.as_ref() };
+        self.check_complete(evidence)?;
+        let items = self.kind.scorer.items(&self.table, evidence)?;
+        let judge = judge.and_then(|judge| Some(judge.0.get("judge")?.as_str()?.to_string()));
+        let results = Results::new(self.kind, self.settings.clone(), judge, &self.table, &items);
+        self.write_scores(&items)?;
+        results.write(&self.folder.join(RESULTS_FILE))?;
+        Ok(results)
+    }
+
+    fn check_truth(&self) -> Result<(), RilError> {
+        if self.has_truth() {
+            return Ok(());
+        }
+        let (path, kind) = (self.table.path().to_path_buf(), self.kind.scorer.label().to_string());
+        Err(VlmEvalError::MissingColumn { path, column: "answer".into(), kind }.into())
+    }
+
+    fn check_complete(&self, evidence: Evidence<'_>) -> Result<(), RilError> {
+        let open = self.table.rows().filter(|row| !evidence.answers.contains_key(row.index())).count();
+        let unjudged = self.unjudged(evidence)?;
+        if open + unjudged == 0 {
+            return Ok(());
+        }
+        let total = self.table.len();
+        Err(VlmEvalError::Incomplete { path: self.folder.clone(), open, unjudged, total }.into())
+    }
+
+    fn unjudged(&self, evidence: Evidence<'_>) -> Result<usize, RilError> {
+        let Some(replies) = evidence.replies else { return Ok(0) };
+        let inquiries = self.kind.scorer.inquiries(&self.table, evidence)?;
+        let most = inquiries.iter().map(|inquiry| inquiry.tries).max().unwrap_or(0);
+        (0..most).map(|attempt| Ok(self.open_inquiries(&inquiries, replies, attempt)?.len())).sum()
+    }
+
+    fn write_scores(&self, items: &[Item]) -> Result<(), RilError> {
+        let line =
+            |item: &Item| serde_json::to_string(&ScoreLine::from(item)).expect("texts and numbers are JSON") + "\n";
+        let text: String = items.iter().map(line).collect();
+        Ok(write_atomic(&self.folder.join(SCORES_FILE), text.as_bytes())?)
+    }
+
+    fn answers(&self) -> Result<HashMap<String, String>, RilError> {
+        let lines: Vec<AnswerLine> = Journal::read(&self.folder.join(ANSWERS_FILE))?;
+        Ok(lines.into_iter().map(|line| (line.index, line.answer)).collect())
+    }
+
+    fn replies(&self) -> Result<HashMap<String, Vec<String>>, RilError> {
+        Ok(by_index(Journal::read(&self.folder.join(REPLIES_FILE))?))
+    }
+
+    /// Places of the rows in every block of `block` rows that is not answered as a whole.
+    fn open_blocks(&self, answered: &HashMap<String, String>, block: usize) -> Vec<usize> {
+        let places: Vec<usize> = (0..self.table.len()).collect();
+        let is_open = |block: &&[usize]| block.iter().any(|place| !answered.contains_key(self.index(*place)));
+        places.chunks(block.max(1)).filter(is_open).flatten().copied().collect()
+    }
+
+    fn request(&self, place: usize) -> Result<Request, RilError> {
+        let row = self.table.row(place).expect("places count the table's rows");
+        let sampling = SamplingParams { seed: mix_seed(self.sampling.seed, place as u64), ..self.sampling.clone() };
+        Ok(Request { id: row.index().into(), query: self.kind.prompt.query(&row)?, sampling })
+    }
+
+    /// Inquiries without a reply that can be used and without one to this try.
+    fn open_inquiries<'a>(
+        &self,
+        inquiries: &'a [Inquiry],
+        replies: &HashMap<String, Vec<String>>,
+        attempt: usize,
+    ) -> Result<Vec<&'a Inquiry>, RilError> {
+        let mut open = Vec::new();
+        for inquiry in inquiries {
+            let row = self.table.row(inquiry.place).expect("inquiries name the table's rows");
+            let given = replies.get(row.index()).map_or(&[][..], Vec::as_slice);
+            let mut is_settled = given.len() != attempt || attempt >= inquiry.tries;
+            for reply in given {
+                is_settled |= self.kind.scorer.is_usable(&row, reply)?;
+            }
+            if !is_settled {
+                open.push(inquiry);
+            }
+        }
+        Ok(open)
+    }
+
+    fn inquiry_request(&self, inquiry: &Inquiry, attempt: usize) -> Request {
+        let sampling = SamplingParams {
+            temperature: inquiry.temperature_step * attempt as f32,
+            seed: mix_seed(mix_seed(self.sampling.seed, attempt as u64), inquiry.place as u64),
+            ..SamplingParams::greedy(inquiry.max_new_tokens)
+        };
+        let id = self.index(inquiry.place).to_string();
+        Request { id, query: Query::text(inquiry.prompt.as_str()), sampling }
+    }
+
+    fn index(&self, place: usize) -> &str {
+        self.table.row(place).expect("places count the table's rows").index()
+    }
+}
+
+/// Replies by row, in the order of the tries.
+fn by_index(lines: Vec<ReplyLine>) -> HashMap<String, Vec<String>> {
+    let mut by_attempt: HashMap<String, BTreeMap<usize, String>> = HashMap::new();
+    for line in lines {
+        by_attempt.entry(line.index).or_default().insert(line.attempt, line.reply);
+    }
+    by_attempt.into_iter().map(|(index, replies)| (index, replies.into_values().collect())).collect()
+}
+
+fn outcome(is_stopped: bool) -> Outcome {
+    if is_stopped { Outcome::Interrupted } else { Outcome::Finished }
+}

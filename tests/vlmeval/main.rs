@@ -1,0 +1,20 @@
+//! Benchmarks in VLMEvalKit's layout: equal to VLMEvalKit's own code, resumable at every byte, safe on any input.
+
+#[path = "../../examples/evaluate_data/chart.rs"]
+mod chart;
+#[path = "../../examples/evaluate_data/charts.rs"]
+mod charts;
+#[allow(dead_code, unused_imports, reason = "the tests need a part of the generator of the digits")]
+#[path = "../../examples/ril_qwen/data/mod.rs"]
+mod data;
+#[path = "../../examples/evaluate_data/digits.rs"]
+mod digits;
+#[path = "../../examples/evaluate_data/font.rs"]
+mod font;
+mod parity;
+mod properties;
+mod resume;
+mod shipped;
+mod support;
+#[path = "../../examples/evaluate_data/tsv.rs"]
+mod tsv;
