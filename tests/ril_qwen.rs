@@ -29,6 +29,9 @@ mod plan;
 #[path = "../examples/ril_qwen/recipe.rs"]
 mod recipe;
 #[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/servers.rs"]
+mod servers;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
 #[path = "../examples/ril_qwen/start.rs"]
 mod start;
 #[allow(dead_code, reason = "the tests need a part of the example's modules")]

@@ -48,6 +48,9 @@ pub struct Args {
     /// Requests under way at once
     #[arg(long, default_value_t = 16)]
     pub requests_at_once: usize,
+    /// Send the fields of OpenAI's protocol alone: no top_k, no repetition_penalty
+    #[arg(long)]
+    pub openai_fields_only: bool,
     /// Environment variable that holds the key of the servers
     #[arg(long)]
     pub api_key_env: Option<String>,

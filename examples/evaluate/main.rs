@@ -19,7 +19,7 @@ use ril::models::Qwen2_5Vl;
 use ril::models::generate::SamplingParams;
 use ril::monitor::Monitor;
 use ril::run::Outcome;
-use ril::server::ServerAnswerer;
+use ril::server::{RequestFields, ServerAnswerer};
 use ril::vlmeval::{
     Answerer, Comparison, Evaluation, Kind, LocalAnswerer, Plan, Request, Table, Tell, benchmark_table, fingerprint,
 };
@@ -100,7 +100,8 @@ impl Who {
             eprintln!("again in {:.1} s: {}", retry.delay.as_secs_f64(), retry.reason);
         });
         let client = client.map_err(|error| RilError::Config(error.to_string()))?;
-        Ok(Some(Self::Server(ServerAnswerer { client, model: model.into() })))
+        let fields = if args.openai_fields_only { RequestFields::OpenAi } else { RequestFields::All };
+        Ok(Some(Self::Server(ServerAnswerer { client, model: model.into(), fields })))
     }
 
     /// As tables name it.

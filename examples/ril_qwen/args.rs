@@ -31,7 +31,18 @@ pub struct Args {
     #[arg(long)]
     pub train_teachers: bool,
     #[command(flatten)]
-    pub settings: Settings,
+    settings: Settings,
+    // Beside the settings and not in them: clap makes no group of a struct that holds another one.
+    #[command(flatten)]
+    servers: ServerSettings,
+}
+
+impl Args {
+    /// The settings, those of servers and the device among them.
+    pub fn settings(&self) -> Settings {
+        let device = self.device.unwrap_or_default();
+        Settings { servers: self.servers.clone(), device, ..self.settings.clone() }
+    }
 }
 
 /// Everything that decides the numbers of a run; stored in the run folder.
@@ -52,7 +63,8 @@ pub struct Settings {
     /// Questions a step of the loops [default: 48; 4 with --model]
     #[arg(long)]
     pub questions_per_step: Option<usize>,
-    /// Learning rate of policy and discriminator in the loops [default: 3e-4; 1e-6 with --model]
+    /// Learning rate of policy and discriminator in the loops [default: 3e-4; 1e-6 with --model, and ten times that for its
+    /// adapters]
     #[arg(long)]
     pub learning_rate: Option<f64>,
     /// Tokens that an answer may have [default: 34; 256 with --model]
@@ -93,7 +105,7 @@ pub struct Settings {
     #[arg(long, requires = "model")]
     pub teacher_responses: Option<PathBuf>,
     /// Judges and samplers elsewhere
-    #[command(flatten)]
+    #[arg(skip)]
     #[serde(flatten)]
     pub servers: ServerSettings,
     /// Where the run computes
@@ -173,7 +185,8 @@ impl Settings {
     }
 
     pub fn learning_rate(&self) -> f64 {
-        self.pick(self.learning_rate, 1e-6, 3e-4, 3e-4)
+        let own_model = if self.lora_rank.is_some() { 1e-5 } else { 1e-6 };
+        self.pick(self.learning_rate, own_model, 3e-4, 3e-4)
     }
 
     pub fn max_new_tokens(&self) -> usize {
@@ -268,6 +281,11 @@ mod tests {
             assert_eq!(refusal(&format!("--resume run {flag}")), ErrorKind::ArgumentConflict, "{flag}");
         }
         Args::try_parse_from("ril_qwen --resume run --device cpu --monitor plain".split(' ')).unwrap();
+    }
+
+    #[test]
+    fn the_defaults_of_servers_are_those_of_the_command_line() {
+        assert_eq!(Args::parse_from(["ril_qwen"]).settings().servers, ServerSettings::default());
     }
 
     #[test]

@@ -114,6 +114,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Args;
 
     #[test]
     fn the_command_gives_the_same_settings() {
@@ -128,7 +129,7 @@ mod tests {
             "--quick --validation".into(),
             format!("{all} --model m/n --data d --teacher-responses t"),
         ] {
-            let parse = |text: &str| Settings::parse_from(format!("ril_qwen {text}").split_whitespace());
+            let parse = |text: &str| Args::parse_from(format!("ril_qwen {text}").split_whitespace()).settings();
             let settings = parse(&flags);
             let command = command(&settings);
             let (cargo, rest) = command.split_once(" -- ").unwrap();

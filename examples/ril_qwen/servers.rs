@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, ValueEnum};
 use ril::client::{ChatClient, ChatRequest, ClientConfig, ClientError};
 use ril::grpo::{SamplerBound, SamplerCorrection, SamplerLevel};
 use ril::models::checkpoint::WeightType;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub type RunJudge = Arc<dyn Judge + Send + Sync>;
 
 /// A language model as the judge, and a server that samples.
-#[derive(Debug, Clone, PartialEq, Parser, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServerSettings {
     /// Address of an OpenAI-compatible server whose model judges the answers; several share the load [default: rules]
@@ -75,9 +75,22 @@ impl JudgePrompt {
     }
 }
 
+/// No server, and the numbers of the command line's defaults.
 impl Default for ServerSettings {
     fn default() -> Self {
-        Self::parse_from(["ril_qwen"])
+        Self {
+            judge_server: Vec::new(),
+            judge_model: None,
+            judge_prompt: JudgePrompt::Reasoned,
+            judge_max_tokens: 512,
+            judge_extra: None,
+            rollout_server: Vec::new(),
+            rollout_model: None,
+            adapter_folder: None,
+            sample_ahead: false,
+            requests_at_once: 16,
+            api_key_env: None,
+        }
     }
 }
 

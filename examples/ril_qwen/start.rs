@@ -35,12 +35,12 @@ struct Begun {
 pub fn start(args: &Args, monitor: Monitor) -> Result<Outcome, Box<dyn Error>> {
     if args.train_teachers {
         let device = args.device.unwrap_or_default().open()?;
-        teachers::train(args.settings.seed, &device, &mut { monitor })?;
+        teachers::train(args.settings().seed, &device, &mut { monitor })?;
         return Ok(Outcome::Finished);
     }
     let (folder, settings) = match &args.resume {
         Some(folder) => (folder.clone(), resumed(args, folder)?),
-        None => (new_folder(args)?, Settings { device: args.device.unwrap_or_default(), ..args.settings.clone() }),
+        None => (new_folder(args)?, args.settings()),
     };
     plan::check(&settings)?;
     let device = settings.device.open()?;
@@ -78,7 +78,7 @@ fn new_folder(args: &Args) -> Result<PathBuf, String> {
         }
         Some(folder) => Ok(folder.clone()),
         None => {
-            let base = format!("runs/ril_qwen-seed{}", args.settings.seed);
+            let base = format!("runs/ril_qwen-seed{}", args.settings().seed);
             let names = std::iter::once(base.clone()).chain((2..).map(|i| format!("{base}-{i}")));
             names.map(PathBuf::from).find(|f| !f.exists()).ok_or_else(|| "no free folder under runs".into())
         }

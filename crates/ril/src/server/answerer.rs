@@ -9,6 +9,17 @@ use super::teach::is_refusal;
 use crate::error::RilError;
 use crate::vlmeval::{Answer, Answerer, Part, Query, Request, Tell};
 
+/// Which fields of a request a server knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RequestFields {
+    /// Also `top_k` and `repetition_penalty`, as vLLM, SGLang and llama.cpp have them. vLLM takes what a request leaves out from
+    /// the model's `generation_config.json`: Qwen2.5-VL's has a repetition penalty of 1.05, which changes greedy answers.
+    #[default]
+    All,
+    /// Those of OpenAI's protocol alone, for servers that refuse others.
+    OpenAi,
+}
+
 /// A model behind OpenAI-compatible servers that answers a benchmark, or judges it.
 ///
 /// Pictures are sent as the files that the benchmark holds. A request that the server refuses (400, 413, 422) is told and
@@ -19,13 +30,18 @@ pub struct ServerAnswerer {
     pub client: ChatClient,
     /// The model, as the server names it.
     pub model: String,
+    /// Fields of the requests.
+    pub fields: RequestFields,
 }
 
 impl ServerAnswerer {
     fn ask(&self, client: &ChatClient, request: &Request) -> Result<Answer, RilError> {
         let sampling = &request.sampling;
         let message = ChatMessage { role: ChatRole::User, content: content(&request.query)? };
+        let has_all = self.fields == RequestFields::All;
         let chat = ChatRequest {
+            top_k: has_all.then_some(sampling.top_k),
+            repetition_penalty: has_all.then_some(sampling.repetition_penalty),
             max_tokens: Some(sampling.max_new_tokens),
             temperature: Some(sampling.temperature),
             top_p: Some(sampling.top_p),

@@ -5,7 +5,7 @@ mod picture;
 mod rollout;
 mod teach;
 
-pub use answerer::ServerAnswerer;
+pub use answerer::{RequestFields, ServerAnswerer};
 pub use picture::{file_part, picture_part};
 pub use rollout::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig};
 pub use teach::{TeachPlan, TeachReport, teach};
