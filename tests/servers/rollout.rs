@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use burn::tensor::Device;
 use ril::grpo::{SamplerBound, SamplerCorrection, SamplerLevel};
 use ril::models::generate::SamplingParams;
-use ril::models::image::RgbImage;
+use ril::models::image::{RgbImage, decode_image, resize_bicubic};
 use ril::models::{CausalLm, ChatModel, Qwen2_5Vl};
 use ril::reward::RuleJudge;
 use ril::server::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig};
@@ -22,7 +24,8 @@ use crate::support::{Server, client, samples, student};
 const WORD: &str = "seven";
 
 fn questions(student: &Qwen2_5Vl) -> Vec<Question> {
-    let picture = Arc::new(RgbImage::from_pixel(56, 28, image::Rgb([20, 30, 200])));
+    let pixel = |x, y| image::Rgb([(4 * x) as u8, (9 * y) as u8, (x * y) as u8]);
+    let picture = Arc::new(RgbImage::from_fn(56, 28, pixel));
     let question = |(id, pictures): (&str, Vec<Arc<RgbImage>>)| {
         Question::encode(student, id.into(), pictures, format!("What is {id}?"), WORD.into()).unwrap()
     };
@@ -81,6 +84,13 @@ fn samples_have_the_ids_and_log_probabilities_that_the_server_drew() {
     let shown = asked.iter().find(|body| body["messages"][0]["content"].is_array()).unwrap();
     let url = shown["messages"][0]["content"][0]["image_url"]["url"].as_str().unwrap();
     assert!(url.starts_with("data:image/png;base64,iVBOR"), "{url}");
+    // 56 x 28 pixels are more than this student's processor allows: it is sent what the student sees.
+    let file = STANDARD.decode(url.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
+    let sent = decode_image(&file).unwrap();
+    let grid = questions(&student)[1].prompt.images.as_ref().unwrap().grid_thw[0];
+    assert_eq!(sent.dimensions(), (grid[2] as u32 * 4, grid[1] as u32 * 4));
+    assert_ne!(sent.dimensions(), (56, 28));
+    assert_eq!(sent, resize_bicubic(&questions(&student)[1].pictures[0], sent.width(), sent.height()));
     assert_eq!((&shown["top_k"], &shown["n"], &shown["model"]), (&json!(50), &json!(3), &json!("org/student")));
     let bias = shown["logit_bias"].as_object().unwrap();
     assert_eq!(bias.len(), student.forbidden_ids().len());

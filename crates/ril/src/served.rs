@@ -53,9 +53,8 @@ pub enum SampleTime {
 
 /// A [`RilTrainer`] whose samples come from a [`Rollout`] of its own: a server, a recorded file.
 ///
-/// Before it samples, `follow` is told of the policy, so that servers get its weights
-/// ([`ServerRollout::push_adapter`](crate::server::ServerRollout::push_adapter)); an error of it comes before anything has
-/// changed. Samples that were drawn ahead are no part of a checkpoint: a run that goes on draws them anew.
+/// Before it samples, `follow` is told of the policy, so that servers get its weights (`server::ServerRollout::push_adapter`, with
+/// the feature `http`); an error of it comes before anything has changed. Samples that were drawn ahead are no part of a checkpoint: a run that goes on draws them anew.
 pub struct ServedStage<M: TrainableModel, J, R, F> {
     trainer: RilTrainer<M, J>,
     rollout: R,

@@ -1,11 +1,13 @@
 //! Student samples from servers whose weights follow the student.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ril_client::{ChatChoice, ChatClient, ChatMessage, ChatRequest, ChatResponse, ClientError, FinishReason};
 use ril_models::generate::SamplingParams;
+use ril_models::image::{RgbImage, resize_bicubic};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -56,7 +58,7 @@ pub struct AdapterFolder {
 ///
 /// Each question is one request with its pictures, or several when `samples_per_request` is smaller than the number of samples;
 /// as many are under way as the client allows. Tokens that the student never writes (placeholders of pictures) get a bias of
-/// -100.
+/// -100. Pictures are sent at the size that the student sees: vLLM resizes with torchvision, whose pixels differ from Pillow's.
 ///
 /// **Weights.** [`Self::push_adapter`] loads a LoRA adapter into vLLM, [`Self::push_weights`] a checkpoint folder into SGLang.
 /// Samples carry the step that was pushed last ([`Response::policy_step`]); how far behind the policy it is stands in the
@@ -159,7 +161,8 @@ impl ServerRollout {
     }
 
     fn request(&self, question: &Question, params: &SamplingParams, job: Job) -> Result<ChatRequest, RilError> {
-        let pictures = question.pictures.iter().map(|p| picture_part(p)).collect::<Result<Vec<_>, _>>()?;
+        let pictures = (0..question.pictures.len()).map(|i| picture_part(&shown(question, i)));
+        let pictures = pictures.collect::<Result<Vec<_>, _>>()?;
         let message = ChatMessage::user_with_images(pictures, question.text.as_str());
         let has_ids = (self.config.tokens == SampledTokens::Returned).then_some(true);
         let mut request = ChatRequest {
@@ -219,6 +222,21 @@ impl ServerRollout {
             sampler_log_probs,
             policy_step: Some(self.step),
         })
+    }
+}
+
+/// A picture at the size that the student's processor gives it, so that no server resizes it in its own way.
+///
+/// The size is that of the grid of patches; a patch is two frames of three channels.
+fn shown(question: &Question, index: usize) -> Cow<'_, RgbImage> {
+    let picture = question.pictures[index].as_ref();
+    let grid = question.prompt.images.as_ref().and_then(|images| Some((images.patch_dim, images.grid_thw.get(index)?)));
+    let Some((patch_dim, [_, height, width])) = grid else { return Cow::Borrowed(picture) };
+    let side = (patch_dim / 6).isqrt();
+    let (width, height) = ((width * side) as u32, (height * side) as u32);
+    match picture.dimensions() == (width, height) {
+        true => Cow::Borrowed(picture),
+        false => Cow::Owned(resize_bicubic(picture, width, height)),
     }
 }
 
