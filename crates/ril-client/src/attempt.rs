@@ -41,7 +41,7 @@ pub(crate) enum Failure {
     /// No answer, or not all of it.
     Transport(Box<ureq::Error>),
     /// Not the JSON that was expected.
-    Json { text: String, source: serde_json::Error },
+    Json { text: String, reason: String },
 }
 
 impl Failure {
@@ -73,7 +73,7 @@ impl Failure {
         match self {
             Self::Status { status, message, .. } => format!("status {status}: {message}"),
             Self::Transport(error) => error.to_string(),
-            Self::Json { source, .. } => format!("not understood: {source}"),
+            Self::Json { reason, .. } => format!("not understood: {reason}"),
         }
     }
 
@@ -81,7 +81,7 @@ impl Failure {
         match self {
             Self::Status { status, message, .. } => ClientError::Status { url, status, attempts, message },
             Self::Transport(source) => ClientError::Transport { url, attempts, source },
-            Self::Json { text, source } => ClientError::Json { url, attempts, text, source },
+            Self::Json { text, reason } => ClientError::Json { url, attempts, text, reason },
         }
     }
 }

@@ -162,17 +162,28 @@ impl ChatClient {
     /// (`load_lora_adapter`), or below the host for a path that starts with a slash. Each has its attempts, whatever became of the
     /// others; errors are those of [`Self::chat`].
     pub fn post_to_all(&self, path: &str, body: &Value) -> Vec<Result<String, ClientError>> {
+        self.post_with(self.shared.config.retry, path, body)
+    }
+
+    /// [`Self::post_to_all`] with one attempt a server: for what is not worth waiting for.
+    pub fn post_once_to_all(&self, path: &str, body: &Value) -> Vec<Result<String, ClientError>> {
+        self.post_with(RetryPolicy { max_attempts: 1, ..self.shared.config.retry }, path, body)
+    }
+
+    fn post_with(&self, policy: RetryPolicy, path: &str, body: &Value) -> Vec<Result<String, ClientError>> {
         let post = |base: &String| {
             let url = if path.starts_with('/') { format!("{}{path}", host(base)) } else { format!("{base}/{path}") };
             let body = json(body)?;
-            self.attempts(|| (url.clone(), self.shared.wire.post(&url, &body))).map(|(_, text)| text)
+            let attempt = || (url.clone(), self.shared.wire.post(&url, &body));
+            self.attempts(policy, || false, attempt).map(|(_, text)| text)
         };
         self.shared.endpoints.bases().iter().map(post).collect()
     }
 
     fn request<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<(String, T), ClientError> {
         let _pass = self.shared.gate.enter(&self.stop)?;
-        let answer = self.attempts(|| {
+        let can_move = || self.shared.endpoints.has_awake();
+        let answer = self.attempts(self.shared.config.retry, can_move, || {
             let lease = self.shared.endpoints.begin();
             let url = format!("{}/{}", lease.base(), call.path());
             let answer = match call {
@@ -180,11 +191,13 @@ impl ChatClient {
                 Call::Post(_, body) => self.shared.wire.post(&url, body),
             };
             let answer = answer.and_then(|text| {
-                serde_json::from_str(&text)
-                    .map_err(|source| Failure::Json { text: cut(&self.shared.wire.without_key(&text)), source })
+                serde_json::from_str(&text).map_err(|error| {
+                    let told = |text: &str| cut(&self.shared.wire.without_key(text));
+                    Failure::Json { text: told(&text), reason: told(&error.to_string()) }
+                })
             });
             match &answer {
-                Err(failure) if failure.is_transient() => lease.failed(),
+                Err(failure) if failure.is_transient() => lease.failed(failure.retry_after()),
                 _ => lease.worked(),
             }
             (url, answer)
@@ -194,8 +207,14 @@ impl ChatClient {
     }
 
     /// Attempts until one succeeds, fails for good, or was the last.
-    fn attempts<T>(&self, attempt: impl Fn() -> (String, Result<T, Failure>)) -> Result<(String, T), ClientError> {
-        let policy = self.shared.config.retry;
+    ///
+    /// A server that asks to be left alone is; the request waits for it only where no other server can take it.
+    fn attempts<T>(
+        &self,
+        policy: RetryPolicy,
+        can_move: impl Fn() -> bool,
+        attempt: impl Fn() -> (String, Result<T, Failure>),
+    ) -> Result<(String, T), ClientError> {
         let longest = Duration::from_secs_f64(policy.longest_retry_after_s);
         let mut delays = backoff(policy).build();
         for made in 1.. {
@@ -205,12 +224,13 @@ impl ChatClient {
                 Ok(value) => return Ok((url, value)),
                 Err(failure) => failure,
             };
-            let asked = failure.retry_after().unwrap_or_default();
+            let is_transient = failure.is_transient();
+            let asked = failure.retry_after().filter(|_| is_transient && !can_move()).unwrap_or_default();
             if let (Failure::Status { status, message, .. }, true) = (&failure, asked > longest) {
                 let (status, message, retry_after_s) = (*status, message.clone(), asked.as_secs());
                 return Err(ClientError::RetryAfter { url, status, retry_after_s, message });
             }
-            let delay = delays.next().filter(|_| failure.is_transient());
+            let delay = delays.next().filter(|_| is_transient);
             let Some(delay) = delay.map(|delay| delay.max(asked)) else { return Err(failure.into_error(url, made)) };
             self.shared.counters.retries.fetch_add(1, Ordering::Relaxed);
             if let Some(observer) = &self.shared.observer {

@@ -7,6 +7,8 @@ use crate::ClientError;
 
 /// How long a server that failed is passed over while another one works.
 const REST: Duration = Duration::from_secs(5);
+/// The same for one that asks for a pause.
+const LONGEST_REST: Duration = Duration::from_secs(24 * 3600);
 
 /// The servers of one model.
 pub(crate) struct Endpoints {
@@ -38,6 +40,12 @@ impl Endpoints {
         &self.bases
     }
 
+    /// Whether some server is not resting.
+    pub fn has_awake(&self) -> bool {
+        let now = Instant::now();
+        self.state().iter().any(|s| s.rests_until.is_none_or(|until| until <= now))
+    }
+
     /// The server that is not resting and has the fewest requests under way.
     pub fn begin(&self) -> Lease<'_> {
         let now = Instant::now();
@@ -62,9 +70,10 @@ impl Lease<'_> {
         &self.endpoints.bases[self.index]
     }
 
-    /// Others are asked first for a while.
-    pub fn failed(&self) {
-        self.endpoints.state()[self.index].rests_until = Some(Instant::now() + REST);
+    /// Others are asked first for a while, or for as long as the server asks.
+    pub fn failed(&self, asked: Option<Duration>) {
+        let rest = asked.unwrap_or_default().clamp(REST, LONGEST_REST);
+        self.endpoints.state()[self.index].rests_until = Some(Instant::now() + rest);
     }
 
     pub fn worked(&self) {
@@ -97,6 +106,7 @@ fn base(url: &str) -> Result<String, ClientError> {
 }
 
 fn without_credentials(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
     match url.rsplit_once('@') {
         Some((_, host)) => format!("...@{host}"),
         None => url.to_owned(),
@@ -126,6 +136,8 @@ mod tests {
     fn a_key_in_an_address_is_refused_and_not_repeated() {
         let error = base("http://user:secret@host/v1").unwrap_err().to_string();
         assert!(error.contains("...@host") && !error.contains("secret"), "{error}");
+        let error = base("http://host/v1?api_key=secret").unwrap_err().to_string();
+        assert!(error.contains("http://host/v1") && !error.contains("secret"), "{error}");
     }
 
     #[test]
@@ -147,9 +159,11 @@ mod tests {
     #[test]
     fn a_server_that_failed_rests_while_another_works() {
         let endpoints = Endpoints::new(&["http://a".into(), "http://b".into()]).unwrap();
-        endpoints.begin().failed();
+        endpoints.begin().failed(None);
+        assert!(endpoints.has_awake());
         assert!((0..4).all(|_| endpoints.begin().base() == "http://b/v1"));
-        endpoints.begin().failed();
+        endpoints.begin().failed(Some(Duration::from_secs(60)));
+        assert!(!endpoints.has_awake());
         // All rest: the choice is as before.
         let turns: Vec<String> = (0..2).map(|_| endpoints.begin().base().to_owned()).collect();
         assert_ne!(turns[0], turns[1]);

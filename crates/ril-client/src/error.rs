@@ -49,7 +49,7 @@ pub enum ClientError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// An answer that is not what the protocol says.
-    #[error("{url}: not understood in {attempts} attempts: {text:?}")]
+    #[error("{url}: not understood in {attempts} attempts ({reason}): {text:?}")]
     Json {
         /// Where the last attempt went.
         url: String,
@@ -57,9 +57,8 @@ pub enum ClientError {
         attempts: usize,
         /// The start of what came.
         text: String,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
+        /// What is wrong with it, as text: the parser's own error could quote the key that the server repeats.
+        reason: String,
     },
     /// The server answered, and not to what was asked: it does not know a field of the request, or does not heed it.
     #[error("{url}: the server ignores {field:?}: asked for {asked}, got {got}")]

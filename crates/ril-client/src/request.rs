@@ -33,13 +33,13 @@ pub struct ChatRequest {
     /// Texts that end a completion.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
-    /// Likeliest tokens kept.
+    /// Likeliest tokens kept; -1 keeps all, for every server.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_k: Option<usize>,
+    pub top_k: Option<i64>,
     /// Above 1 makes tokens that were seen less likely.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repetition_penalty: Option<f32>,
-    /// Ids of prompt and completion. A server that gives none is an error.
+    /// Ids of prompt and completion. A server that gives none of either is an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub return_token_ids: Option<bool>,
     /// Log-probabilities of the prompt's tokens, with this many alternatives each. A server that gives none is an error.
@@ -54,6 +54,11 @@ impl ChatRequest {
     /// A conversation, everything else as the server has it.
     pub fn new(model: impl Into<String>, messages: Vec<ChatMessage>) -> Self {
         Self { model: model.into(), messages, ..Self::default() }
+    }
+
+    /// [`top_k`](Self::top_k) from a number where 0 keeps all.
+    pub fn top_k_of(top_k: usize) -> Option<i64> {
+        Some(if top_k == 0 { -1 } else { i64::try_from(top_k).unwrap_or(i64::MAX) })
     }
 
     /// Samples wanted.

@@ -15,9 +15,9 @@ pub struct ChatResponse {
     /// Tokens read and written.
     #[serde(default)]
     pub usage: Option<Usage>,
-    /// Ids of the prompt, when asked for.
+    /// Ids of the prompt, where vLLM puts them: see [`Self::prompt_ids`].
     #[serde(default)]
-    pub prompt_token_ids: Option<Vec<u32>>,
+    prompt_token_ids: Option<Vec<u32>>,
     /// For each token of the prompt, log-probabilities of that token and of its alternatives by id, nats; `None` for the first.
     #[serde(default)]
     pub prompt_logprobs: Option<Vec<Option<HashMap<u32, PromptLogProb>>>>,
@@ -39,6 +39,9 @@ pub struct ChatChoice {
     /// Ids of the completion, when asked for.
     #[serde(default)]
     pub token_ids: Option<Vec<u32>>,
+    /// Ids of the prompt, where SGLang puts them.
+    #[serde(default)]
+    prompt_token_ids: Option<Vec<u32>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -131,6 +134,12 @@ impl ChatChoice {
 }
 
 impl ChatResponse {
+    /// Ids of the prompt, when asked for.
+    pub fn prompt_ids(&self) -> Option<&[u32]> {
+        let of_choice = || self.choices.first()?.prompt_token_ids.as_deref();
+        self.prompt_token_ids.as_deref().or_else(of_choice)
+    }
+
     /// The response, choices in order, once it holds what `request` asked for.
     pub(crate) fn checked(mut self, request: &ChatRequest, url: &str) -> Result<Self, ClientError> {
         let ignored =
@@ -151,6 +160,9 @@ impl ChatResponse {
             if request.return_token_ids == Some(true) && choice.token_ids.is_none() {
                 return Err(ignored("return_token_ids", "token ids".into(), nothing()));
             }
+        }
+        if request.return_token_ids == Some(true) && self.prompt_ids().is_none() {
+            return Err(ignored("return_token_ids", "token ids".into(), "none for the prompt".into()));
         }
         if request.prompt_logprobs.is_some() && self.prompt_logprobs.is_none() {
             return Err(ignored("prompt_logprobs", "log-probabilities of the prompt".into(), "none".into()));

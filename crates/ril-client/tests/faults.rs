@@ -138,6 +138,10 @@ fn a_refusal_is_not_asked_again() {
         let error = client(&server.mock).chat(&request()).unwrap_err();
         assert!(matches!(error, ClientError::Status { attempts: 1, .. }), "{error}");
         assert_eq!(server.requests(), 1, "{status}");
+        // Whatever else it asks for.
+        let later = ResponseTemplate::new(status).insert_header("retry-after", "3600");
+        let error = client(&Server::answering(vec![later]).mock).chat(&request()).unwrap_err();
+        assert!(matches!(error, ClientError::Status { attempts: 1, .. }), "{error}");
     }
 }
 
@@ -287,13 +291,19 @@ fn the_key_is_sent_and_never_told() {
 fn with_a_key() {
     let server = Server::new();
     let refusal = "Incorrect API key provided: sk-very-secret";
-    let mock = Mock::given(header("authorization", "Bearer sk-very-secret"))
-        .respond_with(ResponseTemplate::new(401).set_body_string(refusal));
-    server.runtime.block_on(mock.mount(&server.mock));
+    let keyed = || Mock::given(header("authorization", "Bearer sk-very-secret"));
+    // Once as a refusal; once inside JSON of another form, which the parser quotes.
+    let prose = keyed().respond_with(ResponseTemplate::new(401).set_body_string(refusal)).up_to_n_times(1);
+    server.runtime.block_on(prose.mount(&server.mock));
+    let odd = ResponseTemplate::new(200).set_body_json(json!({"choices": refusal}));
+    server.runtime.block_on(keyed().respond_with(odd).mount(&server.mock));
     let config = ClientConfig { api_key_env: Some("RIL_CLIENT_TEST_KEY".into()), ..config(server.mock.uri()) };
     let client = ChatClient::new(config.clone()).unwrap();
     let error = client.chat(&request()).unwrap_err();
     println!("{client:?} {config:?} {} {error} {error:?}", serde_json::to_string(&config).unwrap());
+    let quoting = client.chat(&request()).unwrap_err();
+    println!("{quoting} {quoting:?} {:?}", std::error::Error::source(&quoting));
+    assert!(matches!(quoting, ClientError::Json { .. }));
     assert!(matches!(error, ClientError::Status { status: 401, .. }));
 }
 
@@ -321,6 +331,18 @@ fn servers_share_the_load_and_one_that_is_away_costs_nothing() {
     );
     assert_eq!((answered, one.requests() + two.requests()), (60, 60));
     assert!(one.requests() >= 20 && two.requests() >= 20, "{} {}", one.requests(), two.requests());
+}
+
+#[test]
+fn a_server_that_asks_for_a_pause_stops_itself_alone() {
+    let busy = || ResponseTemplate::new(503).insert_header("retry-after", "3600");
+    let (one, two) = (Server::answering(vec![busy()]), Server::answering(vec![answer(&["4"])]));
+    let urls = vec![one.mock.uri(), two.mock.uri()];
+    let client = ChatClient::new(ClientConfig { base_urls: urls, ..config("") }).unwrap();
+    let started = Instant::now();
+    (0..10).for_each(|_| drop(client.chat(&request()).unwrap()));
+    assert_eq!((one.requests(), two.requests()), (1, 10));
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
 }
 
 #[test]
@@ -419,7 +441,7 @@ fn the_fields_of_vllm_are_sent_by_their_names() {
     assert_eq!((first.token_ids.as_deref(), &first.finish_reason), (Some(&[19][..]), &FinishReason::Length));
     assert_eq!(first.log_probs().unwrap()[0].logprob, -0.5);
     assert_eq!(response.choices[1].finish_reason, FinishReason::Other("abort".into()));
-    assert_eq!(response.prompt_token_ids, Some(vec![1, 2]));
+    assert_eq!(response.prompt_ids(), Some(&[1, 2][..]));
     assert_eq!(response.prompt_logprobs.unwrap()[1].as_ref().unwrap()[&2].logprob, -1.25);
 }
 

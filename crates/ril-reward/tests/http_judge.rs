@@ -107,6 +107,21 @@ fn a_judge_that_never_decides_scores_nothing_and_is_not_kept() {
 }
 
 #[test]
+fn a_quotation_in_a_cut_text_is_no_verdict() {
+    let cut = |text: &str| {
+        let choice = json!({"index": 0, "message": {"content": text}, "finish_reason": "length"});
+        ResponseTemplate::new(200).set_body_json(json!({"choices": [choice]}))
+    };
+    let server = Server::new(move |turns| match turns[0].contains("whole") {
+        true => cut("It is right. <answer>1</answer>"),
+        false => cut("The response says \"<answer>1</answer>\", but the ground"),
+    });
+    let verdicts = server.judge().judge(&[Sample::new("q", "a", "r"), Sample::new("q", "a", "whole")]).unwrap();
+    assert!(matches!(verdicts[0], Verdict::Unparsed(_)), "{verdicts:?}");
+    assert_eq!(verdicts[1], Verdict::Correct);
+}
+
+#[test]
 fn empty_texts_of_a_judge_are_asked_again_and_never_a_zero() {
     let server = Server::new(|_| says(""));
     let scores = JudgeReward::new(server.judge()).score(&[Sample::new("q", "a", "r"), Sample::new("q", "a", " ")]);

@@ -3,7 +3,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ril_client::{ChatClient, ChatMessage, ChatRequest, ChatRole, ClientError};
+use ril_client::{ChatClient, ChatMessage, ChatRequest, ChatRole, ClientError, FinishReason};
 
 use super::store::{AnswerKey, AnswerStore, answer_key};
 use super::{Judge, PromptTemplate, Verdict, parse_verdict};
@@ -23,8 +23,8 @@ const WRITE_AT: (usize, Duration) = (256, Duration::from_secs(1));
 /// alone. What cannot be read then is [`Verdict::Unparsed`] with both texts. A request that keeps failing is an error, never a
 /// verdict.
 ///
-/// With a store, what is known is not asked, and each verdict is kept while the others are still on their way: after a failure or
-/// a kill, the same call asks for the rest. Texts without a verdict are not kept.
+/// With a store, what is known is not asked, and verdicts are kept while others are still on their way, those of a second together:
+/// after a failure or a kill, the same call asks for the rest. Texts without a verdict are not kept.
 ///
 /// Source of the setting: RIL, arXiv 2510.19307, section 4 and Fig. 4 (a text-only judge of 32 B weights).
 ///
@@ -74,8 +74,7 @@ impl HttpJudge {
     fn ask(&self, client: &ChatClient, sample: &Sample<'_>) -> Result<(String, Verdict), ClientError> {
         let messages = vec![ChatMessage::user(self.template.render(sample))];
         let mut request = ChatRequest { messages, ..self.request.clone() };
-        let first = self.text(client, &request)?;
-        let verdict = parse_verdict(&first);
+        let (first, verdict) = self.text(client, &request)?;
         if is_read(&verdict) {
             return Ok((first, verdict));
         }
@@ -83,8 +82,8 @@ impl HttpJudge {
         let said = if first.trim().is_empty() { "(nothing)" } else { first.as_str() };
         request.messages.push(ChatMessage::text(ChatRole::Assistant, said));
         request.messages.push(ChatMessage::user(AGAIN));
-        let second = self.text(client, &request)?;
-        let verdict = match parse_verdict(&second) {
+        let (second, verdict) = self.text(client, &request)?;
+        let verdict = match verdict {
             // Not read again: two halves of a tag in two texts are no verdict.
             Verdict::Unparsed(second) => Verdict::Unparsed(format!("{first}\n{second}")),
             verdict => verdict,
@@ -92,9 +91,15 @@ impl HttpJudge {
         Ok((second, verdict))
     }
 
-    fn text(&self, client: &ChatClient, request: &ChatRequest) -> Result<String, ClientError> {
+    /// What the judge writes, and the verdict in it. In a text that the budget cut only a verdict at its very end counts: one
+    /// further up may be a quotation of the response.
+    fn text(&self, client: &ChatClient, request: &ChatRequest) -> Result<(String, Verdict), ClientError> {
         let response = client.chat(request)?;
-        Ok(response.choices.first().map_or("", |choice| choice.text()).to_owned())
+        let Some(choice) = response.choices.first() else { return Ok((String::new(), parse_verdict(""))) };
+        let text = choice.text().to_owned();
+        let is_cut = choice.finish_reason == FinishReason::Length && !text.trim_end().ends_with("</answer>");
+        let verdict = if is_cut { Verdict::Unparsed(text.clone()) } else { parse_verdict(&text) };
+        Ok((text, verdict))
     }
 
     /// Verdicts of the texts that the store knows.
