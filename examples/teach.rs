@@ -43,6 +43,9 @@ struct Args {
     /// Said before each question
     #[arg(long)]
     system: Option<String>,
+    /// Requests for one answer at most: one that is cut is asked for again
+    #[arg(long, default_value_t = 3)]
+    tries: usize,
     /// Longest answer, in tokens; longer ones are cut and left out of a run
     #[arg(long, default_value_t = 1024)]
     max_tokens: usize,
@@ -74,7 +77,8 @@ struct Args {
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(report) if report.is_interrupted => ExitCode::from(130),
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}", ril::explain(error.as_ref()));
             ExitCode::FAILURE
@@ -82,7 +86,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+fn run(args: &Args) -> Result<TeachReport, Box<dyn std::error::Error>> {
     let records = read_records(&args.data)?;
     let config = ClientConfig {
         api_key_env: args.api_key_env.clone(),
@@ -100,8 +104,9 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     monitor.start_evaluation(&format!("answers of {}", plan.teacher), total);
     let report = teach(&client, &plan, &records, &args.out, |there| monitor.advance(there));
     monitor.finish();
-    tell(args, &client, &report?);
-    Ok(())
+    let report = report?;
+    tell(args, &client, &report);
+    Ok(report)
 }
 
 fn plan(args: &Args, client: &ChatClient) -> Result<TeachPlan, Box<dyn std::error::Error>> {
@@ -124,6 +129,7 @@ fn plan(args: &Args, client: &ChatClient) -> Result<TeachPlan, Box<dyn std::erro
         request,
         responses: args.responses,
         samples_per_request: args.samples_per_request.unwrap_or(args.responses),
+        tries: args.tries,
         seed: args.seed,
     })
 }
@@ -131,17 +137,20 @@ fn plan(args: &Args, client: &ChatClient) -> Result<TeachPlan, Box<dyn std::erro
 fn tell(args: &Args, client: &ChatClient, report: &TeachReport) {
     let stats = client.stats();
     println!(
-        "{}: {} answers, {} of them new; {} cut by the budget, {} empty",
+        "{}: {} answers, {} of them new; {} cut, {} empty",
         args.out.display(),
         report.found + report.added,
         report.added,
-        report.truncated,
+        report.cut,
         report.empty
     );
     println!(
         "{} requests, {} attempts made again, {} tokens read, {} written",
         stats.requests, stats.retries, stats.usage.prompt_tokens, stats.usage.completion_tokens
     );
+    if report.uncovered > 0 {
+        println!("{} questions have no answer that a run can use", report.uncovered);
+    }
     if report.is_interrupted {
         println!("Stopped. The same command goes on.");
     }

@@ -1,5 +1,5 @@
 //! The recipe, stage by stage. Whatever is stored already is read instead of made again, so that a resumed run goes
-//! through the same numbers as one that was never stopped.
+//! through the same numbers as one that was never stopped; where servers sample, as far as those repeat themselves.
 
 use std::path::PathBuf;
 
@@ -132,7 +132,7 @@ impl Recipe {
                 judge: self.judge.clone(),
             };
             let trainer = RilTrainer::new(student, discriminator, data, config)?;
-            let mut steps = self.settings.servers.stage(trainer)?;
+            let mut steps = self.settings.servers.stage(name, trainer)?;
             finished(steps.run(&self.run, name, &mut self.monitor)?)?;
             self.store(name, &steps.policy())?;
         }

@@ -36,7 +36,8 @@ pub struct ServerSettings {
     /// Further fields of each request to the judge, a JSON object: the verdict's form, for servers that can hold a model to one
     #[arg(long, requires = "judge_server", value_name = "JSON")]
     pub judge_extra: Option<String>,
-    /// Address of a vLLM server that samples the student's answers in the loops; it is pushed the adapters
+    /// Address of a vLLM server that samples the student's answers in the loops; it is pushed the adapters. Start it with
+    /// --enable-lora --logprobs-mode processed_logprobs, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True
     #[arg(long, requires_all = ["rollout_model", "adapter_folder", "lora_rank"], value_name = "URL")]
     pub rollout_server: Vec<String>,
     /// The student before the loops (models/sft of this run, or what it started from), as that server names it
@@ -116,6 +117,13 @@ impl ServerSettings {
         for servers in [&self.judge_server, &self.rollout_server].into_iter().filter(|servers| !servers.is_empty()) {
             self.client(servers).map_err(|error| RilError::Config(error.to_string()))?;
         }
+        let wrong = |what: &str| Err(RilError::Config(what.into()));
+        if self.judge_max_tokens == 0 {
+            return wrong("--judge-max-tokens: expected at least 1, got 0");
+        }
+        if self.adapter_folder.as_ref().is_some_and(|folder| !folder.is_absolute()) {
+            return wrong("--adapter-folder: expected an absolute path, which the server sees too");
+        }
         self.extra().map(|_| ())
     }
 
@@ -151,7 +159,7 @@ impl ServerSettings {
     ///
     /// # Errors
     /// The client's.
-    pub fn stage(&self, trainer: RilTrainer<Qwen2_5Vl, RunJudge>) -> Result<Loop, RilError> {
+    pub fn stage(&self, arm: &str, trainer: RilTrainer<Qwen2_5Vl, RunJudge>) -> Result<Loop, RilError> {
         let (Some(model), Some(folder)) = (&self.rollout_model, &self.adapter_folder) else {
             return Ok(Loop::Local(Box::new(trainer)));
         };
@@ -161,6 +169,7 @@ impl ServerSettings {
             tokens: SampledTokens::Returned,
             samples_per_request: None,
             adapter_folder: Some(AdapterFolder { here: folder.clone(), at_server: folder.clone() }),
+            adapter_prefix: ServerRolloutConfig::new_prefix(arm),
         };
         let rollout = ServerRollout::new(client, config, trainer.policy().forbidden_ids());
         let time = if self.sample_ahead { SampleTime::DuringStepBefore } else { SampleTime::BeforeStep };

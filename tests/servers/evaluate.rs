@@ -46,7 +46,7 @@ fn rows_are_asked_with_their_pictures_and_scored() {
     assert_eq!(asked.len(), ROWS);
     let content = &asked[0]["messages"][0]["content"];
     assert!(content[0]["image_url"]["url"].as_str().unwrap().starts_with("data:image/png;base64,"), "{content}");
-    let expected = json!({"temperature": 0.0, "max_tokens": 8, "top_k": 0, "repetition_penalty": 1.0});
+    let expected = json!({"temperature": 0.0, "max_tokens": 8, "top_k": -1, "repetition_penalty": 1.0});
     assert!(expected.as_object().unwrap().iter().all(|(name, value)| asked[0][name] == *value), "{}", asked[0]);
     // Done is done.
     evaluation.ask(&mut answerer, |_| ControlFlow::Continue(())).unwrap();

@@ -68,14 +68,15 @@ fn llama_cpp_teaches() {
         top_p: Some(0.95),
         ..ChatRequest::new("smollm2-135m-instruct", vec![])
     };
-    let plan = TeachPlan { teacher: "smollm2".into(), request, responses: 2, samples_per_request: 2, seed: 0 };
+    let plan =
+        TeachPlan { teacher: "smollm2".into(), request, responses: 2, samples_per_request: 2, tries: 1, seed: 0 };
     let records = &read_records(&example_data("questions.jsonl")).unwrap()[..12];
     let report = teach(&client(&[&server]), &plan, records, &out, |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((report.added, report.empty), (24, 0));
     let lines: Vec<Value> = read_lines(&out).unwrap().into_iter().map(|(_, line)| line).collect();
     assert!(lines.iter().all(|line| line["model"] == "smollm2-135m-instruct"));
     let cut = lines.iter().filter(|line| line["finish_reason"] == "length").count();
-    assert_eq!(cut, report.truncated);
+    assert_eq!(cut, report.cut);
     assert!(lines.iter().filter_map(|line| line["usage"]["completion_tokens"].as_u64()).all(|tokens| tokens > 0));
     let paris = lines.iter().filter(|line| line["question"] == "q01");
     assert_eq!(paris.count(), 2);
@@ -157,6 +158,7 @@ fn served_loop(client: ChatClient, here: &Path) -> (Vec<StageMetrics>, Qwen2_5Vl
         tokens: SampledTokens::Returned,
         samples_per_request: None,
         adapter_folder: Some(AdapterFolder { here: here.to_path_buf(), at_server: ADAPTERS.into() }),
+        adapter_prefix: "student".into(),
     };
     let push = |rollout: &mut ServerRollout, trainer: &RilTrainer<Qwen2_5Vl, HasE>| {
         let save = |folder: &Path| Ok::<_, RilError>(trainer.policy().save_adapter(folder, WeightType::F32)?);

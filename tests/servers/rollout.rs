@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use ril::grpo::{SamplerBound, SamplerCorrection, SamplerLevel};
 use ril::models::generate::SamplingParams;
 use ril::models::image::{RgbImage, decode_image, resize_bicubic};
 use ril::models::{CausalLm, ChatModel, Qwen2_5Vl};
-use ril::reward::RuleJudge;
+use ril::reward::{Judge, RewardError, RuleJudge, Sample, Verdict};
 use ril::server::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig};
 use ril::{
     Question, RilConfig, RilError, RilTrainer, Rollout, SampleTime, ServedStage, Stage, TeacherCache, TrainingData,
@@ -34,11 +35,15 @@ fn questions(student: &Qwen2_5Vl) -> Vec<Question> {
 
 /// A server that has the student's tokenizer: it tells the ids of prompts and of `seven<|im_end|>`.
 fn engine() -> Server {
+    Server::new(engine_answers())
+}
+
+fn engine_answers() -> impl Fn(&str, &Value) -> ResponseTemplate + Send + Sync + 'static {
     let student = student(&Device::flex());
     let prompts: Vec<(String, Vec<u32>)> =
         questions(&student).iter().map(|q| (q.text.clone(), q.prompt.token_ids.clone())).collect();
     let ids = student.encode_response(WORD).unwrap();
-    Server::new(move |path, body| {
+    move |path, body| {
         if path != "/v1/chat/completions" {
             return ResponseTemplate::new(200).set_body_string("Success");
         }
@@ -52,7 +57,7 @@ fn engine() -> Server {
         };
         let choices: Vec<Value> = (0..samples(body)).map(choice).collect();
         ResponseTemplate::new(200).set_body_json(json!({"choices": choices, "prompt_token_ids": prompt}))
-    })
+    }
 }
 
 fn config() -> ServerRolloutConfig {
@@ -61,6 +66,7 @@ fn config() -> ServerRolloutConfig {
         tokens: SampledTokens::Returned,
         samples_per_request: None,
         adapter_folder: None,
+        adapter_prefix: "student".into(),
     }
 }
 
@@ -147,7 +153,8 @@ fn adapters_follow_the_student_on_every_server() {
     rollout.push_adapter(2, save).unwrap();
     for server in [&one, &two] {
         let loaded = server.requests("/v1/load_lora_adapter");
-        let expected = json!({"lora_name": "student-step-2", "lora_path": "/mnt/adapters/student-step-2"});
+        let path = "/mnt/adapters/student-step-2";
+        let expected = json!({"lora_name": "student-step-2", "lora_path": path, "load_inplace": true});
         assert_eq!((loaded.len(), &loaded[1]), (2, &expected));
         let unloaded = server.requests("/v1/unload_lora_adapter");
         assert_eq!(unloaded.last().unwrap()["lora_name"], "student-step-1");
@@ -170,6 +177,42 @@ fn adapters_follow_the_student_on_every_server() {
 }
 
 #[test]
+fn prefixes_of_adapters_are_never_the_same() {
+    let mut prefixes: Vec<String> = (0..1_000).map(|_| ServerRolloutConfig::new_prefix("ril")).collect();
+    assert!(prefixes[0].starts_with("ril-"), "{}", prefixes[0]);
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    assert_eq!(prefixes.len(), 1_000);
+}
+
+#[test]
+fn a_server_that_was_started_anew_is_given_the_adapter_again() {
+    let student = student(&Device::flex());
+    let has_adapter = Arc::new(AtomicBool::new(false));
+    let (switch, inner) = (has_adapter.clone(), engine_answers());
+    let server = Server::new(move |path, body| match path {
+        "/v1/load_lora_adapter" => {
+            switch.store(true, Ordering::SeqCst);
+            ResponseTemplate::new(200).set_body_string("Success")
+        }
+        "/v1/chat/completions" if !switch.load(Ordering::SeqCst) => {
+            ResponseTemplate::new(404).set_body_string("The model `student-step-1` does not exist.")
+        }
+        _ => inner(path, body),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let folders = AdapterFolder { here: folder.path().to_path_buf(), at_server: "/mnt/adapters".into() };
+    let config = ServerRolloutConfig { adapter_folder: Some(folders), ..config() };
+    let mut rollout = ServerRollout::new(client(&[&server]), config, &[]);
+    let save = |path: &Path| std::fs::create_dir_all(path).map_err(RilError::io(path));
+    rollout.push_adapter(1, save).unwrap();
+    has_adapter.store(false, Ordering::SeqCst);
+    let answers = rollout.sample(&questions(&student), &params()).unwrap();
+    assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
+    assert_eq!(server.requests("/v1/load_lora_adapter").len(), 2);
+}
+
+#[test]
 fn full_weights_are_pushed_where_the_server_can_take_them() {
     let server = engine();
     let mut rollout = ServerRollout::new(client(&[&server]), config(), &[]);
@@ -179,12 +222,20 @@ fn full_weights_are_pushed_where_the_server_can_take_them() {
 }
 
 fn trainer(student: Qwen2_5Vl, correction: Option<SamplerCorrection>) -> RilTrainer<Qwen2_5Vl, RuleJudge> {
+    trainer_with(student, correction, RuleJudge::default())
+}
+
+fn trainer_with<J: Judge + Sync>(
+    student: Qwen2_5Vl,
+    correction: Option<SamplerCorrection>,
+    judge: J,
+) -> RilTrainer<Qwen2_5Vl, J> {
     let mut config = RilConfig::dr_grpo(4, 3);
     config.groups.questions_per_step = 2;
     config.groups.students_per_question = 3;
     config.sampler_correction = correction;
     let questions = questions(&student);
-    let data = TrainingData { questions, teachers: TeacherCache::default(), judge: RuleJudge::default() };
+    let data = TrainingData { questions, teachers: TeacherCache::default(), judge };
     RilTrainer::new(student, None, data, config).unwrap()
 }
 
@@ -228,36 +279,54 @@ fn text_alone_is_read_by_the_student() {
     }
 }
 
-/// Notes the order of what happens, and answers like [`engine`].
-struct Noting {
-    inner: ServerRollout,
-    pushed: Vec<u64>,
+/// Finishes only when the server has been asked for more than the samples that are judged: for those of the next step.
+struct Waiting<'a> {
+    server: &'a Server,
+    judged: std::sync::Mutex<usize>,
+    is_ahead: bool,
 }
 
-impl Rollout for Noting {
-    fn sample(&mut self, questions: &[Question], params: &SamplingParams) -> Result<Vec<Vec<ril::Response>>, RilError> {
-        self.inner.sample(questions, params)
+impl Judge for Waiting<'_> {
+    fn judge(&self, samples: &[Sample<'_>]) -> Result<Vec<Verdict>, RewardError> {
+        let mut judged = self.judged.lock().unwrap();
+        *judged += samples.len();
+        let is_last = *judged == 3 * 6;
+        let sampled = || self.server.chats().iter().map(crate::support::samples).sum::<usize>();
+        let until = Instant::now() + Duration::from_secs(if self.is_ahead && !is_last { 30 } else { 0 });
+        while sampled() <= *judged && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let has_overlap = sampled() > *judged;
+        assert_eq!(has_overlap, self.is_ahead && !is_last, "{} sampled, {judged} judged", sampled());
+        Ok(vec![Verdict::Correct; samples.len()])
     }
 }
 
+/// The judge of a step waits for the samples of the next one: only where both are under way at once does it end.
 #[test]
 fn samples_may_be_drawn_while_the_step_before_is_computed() {
     for (time, staleness) in
         [(SampleTime::BeforeStep, [0.0, 0.0, 0.0]), (SampleTime::DuringStepBefore, [0.0, 1.0, 1.0])]
     {
         let server = engine();
-        let trainer = trainer(student(&Device::flex().autodiff()), None);
-        let inner = ServerRollout::new(client(&[&server]), config(), &[]);
-        let follow = |rollout: &mut Noting, trainer: &RilTrainer<Qwen2_5Vl, RuleJudge>| {
-            rollout.pushed.push(trainer.next_step() as u64);
-            rollout.inner.set_policy_step(trainer.next_step() as u64);
+        let is_ahead = time == SampleTime::DuringStepBefore;
+        let judge = Waiting { server: &server, judged: std::sync::Mutex::new(0), is_ahead };
+        let trainer = trainer_with(student(&Device::flex().autodiff()), None, judge);
+        let pushed = std::sync::Mutex::new(Vec::new());
+        let follow = |rollout: &mut ServerRollout, trainer: &RilTrainer<Qwen2_5Vl, Waiting<'_>>| {
+            pushed.lock().unwrap().push((trainer.next_step(), server.chats().len()));
+            rollout.set_policy_step(trainer.next_step() as u64);
             Ok(())
         };
-        let mut stage = ServedStage::new(trainer, Noting { inner, pushed: Vec::new() }, follow, time);
+        let rollout = ServerRollout::new(client(&[&server]), config(), &[]);
+        let mut stage = ServedStage::new(trainer, rollout, follow, time);
         let steps: Vec<Option<f64>> = (0..3).map(|_| stage.step().unwrap().get("sampler/staleness")).collect();
         assert_eq!(steps, staleness.map(Some), "{time:?}");
         // No step is sampled twice, and none beyond the last.
         assert_eq!(server.chats().len(), 6, "{time:?}");
+        // The weights of a step are there before its samples, or before those of the next one.
+        let expected = if is_ahead { [(0, 0), (1, 4), (2, 6)] } else { [(0, 0), (1, 2), (2, 4)] };
+        assert_eq!(*pushed.lock().unwrap(), expected, "{time:?}");
     }
 }
 

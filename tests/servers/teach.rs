@@ -1,6 +1,6 @@
 //! Teachers: nothing asked twice, nothing lost, and a file that a run can read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -62,7 +62,7 @@ fn lines(path: &Path) -> Vec<Value> {
 fn plan(teacher: &str) -> TeachPlan {
     let system = vec![ChatMessage::text(ChatRole::System, "Be brief.")];
     let request = ChatRequest { temperature: Some(0.75), max_tokens: Some(64), ..ChatRequest::new("72b", system) };
-    TeachPlan { teacher: teacher.into(), request, responses: 3, samples_per_request: 2, seed: 1 }
+    TeachPlan { teacher: teacher.into(), request, responses: 3, samples_per_request: 2, tries: 2, seed: 1 }
 }
 
 /// Says something else each time, by the seed.
@@ -74,7 +74,7 @@ fn teacher() -> Server {
 fn every_question_is_asked_with_its_pictures_and_the_file_says_where_answers_come_from() {
     let (data, server) = (Data::new(), teacher());
     let report = data.teach(&client(&[&server]), &plan("big")).unwrap();
-    assert_eq!(report, TeachReport { added: 3 * QUESTIONS, ..TeachReport::default() });
+    assert_eq!((report.found, report.added, report.cut, report.uncovered), (0, 3 * QUESTIONS, 0, 0));
     assert_eq!(data.counts().into_values().collect::<Vec<_>>(), [3; QUESTIONS]);
 
     let asked = server.chats();
@@ -98,8 +98,9 @@ fn every_question_is_asked_with_its_pictures_and_the_file_says_where_answers_com
 }
 
 #[test]
-fn a_run_reads_the_file_and_leaves_cut_answers_out() {
+fn cut_answers_are_asked_for_again_and_left_out_of_a_run() {
     let data = Data::new();
+    // The first answer to each question is always cut.
     let server = Server::new(|_, body| {
         let choice = |i: usize| {
             let reason = if i == 0 { "length" } else { "stop" };
@@ -108,13 +109,31 @@ fn a_run_reads_the_file_and_leaves_cut_answers_out() {
         let choices: Vec<Value> = (0..samples(body)).map(choice).collect();
         ResponseTemplate::new(200).set_body_json(json!({"choices": choices}))
     });
-    let report = data.teach(&client(&[&server]), &TeachPlan { samples_per_request: 3, ..plan("big") }).unwrap();
-    assert_eq!((report.truncated, report.empty), (QUESTIONS, 0));
+    let three = TeachPlan { samples_per_request: 3, ..plan("big") };
+    let report = data.teach(&client(&[&server]), &three).unwrap();
+    assert_eq!((report.added, report.cut, report.uncovered), (4 * QUESTIONS, 2 * QUESTIONS, 0));
+    // What was tried often enough is not tried again.
+    let report = data.teach(&client(&[&server]), &three).unwrap();
+    assert_eq!((report.found, report.added), (4 * QUESTIONS, 0));
     let student = student(&Device::flex());
     let questions = read_questions(&data.folder.path().join("questions.jsonl"), &student).unwrap();
     let cache = TeacherCache::read_for(&data.out(), &questions, &student).unwrap();
     cache.check_covers(&questions).unwrap();
     assert_eq!(cache.texts("q1", 0), ["text 1", "text 2"]);
+}
+
+#[test]
+fn questions_without_any_answer_are_counted() {
+    let data = Data::new();
+    let server = Server::new(|_, body| {
+        let cut = body["messages"][1]["content"] == "What is 2 + 1?";
+        let reason = if cut { "content_filter" } else { "stop" };
+        let choice = |i: usize| json!({"index": i, "message": {"content": "three"}, "finish_reason": reason});
+        let choices: Vec<Value> = (0..samples(body)).map(choice).collect();
+        ResponseTemplate::new(200).set_body_json(json!({"choices": choices}))
+    });
+    let report = data.teach(&client(&[&server]), &plan("big")).unwrap();
+    assert_eq!((report.uncovered, report.cut), (1, 6));
 }
 
 #[test]
@@ -125,18 +144,37 @@ fn a_kill_at_any_byte_asks_for_what_is_missing_and_nothing_else() {
     let bytes = std::fs::read(data.out()).unwrap();
     for cut in (0..bytes.len()).step_by(97).chain([bytes.len() - 1, bytes.len()]) {
         std::fs::write(data.out(), &bytes[..cut]).unwrap();
-        let whole = bytes[..cut].iter().filter(|b| **b == b'\n').count();
+        // A line that only lacks its end is whole.
+        let whole = bytes[..cut].iter().filter(|b| **b == b'\n').count() + usize::from(bytes.get(cut) == Some(&b'\n'));
         let before = server.chats().len();
         let report = data.teach(&client, &plan("big")).unwrap();
         assert_eq!((report.found, report.added), (whole, 3 * QUESTIONS - whole), "cut at {cut}");
         assert_eq!(data.counts().into_values().collect::<Vec<_>>(), [3; QUESTIONS], "cut at {cut}");
         let asked: usize = server.chats()[before..].iter().map(samples).sum();
         assert_eq!(asked, report.added, "cut at {cut}");
+        // Each answer comes from a request of its own: none is a repetition.
+        let texts: BTreeSet<String> = lines(&data.out()).iter().map(|line| line["response"].to_string()).collect();
+        assert_eq!(texts.len(), 3 * QUESTIONS, "cut at {cut}");
         assert_eq!(
             std::fs::read(data.out()).unwrap()[..cut.min(whole_end(&bytes, cut))],
             bytes[..whole_end(&bytes, cut)]
         );
     }
+}
+
+#[test]
+fn answers_that_came_out_of_order_are_not_asked_again() {
+    let (data, server) = (Data::new(), teacher());
+    let client = client(&[&server]);
+    data.teach(&client, &plan("big")).unwrap();
+    let all = std::fs::read_to_string(data.out()).unwrap();
+    // The first request of each question is lost, the second one came before.
+    let kept: Vec<&str> = all.lines().filter(|line| line.contains("\"sample\":2")).collect();
+    std::fs::write(data.out(), kept.join("\n") + "\n").unwrap();
+    let report = data.teach(&client, &plan("big")).unwrap();
+    assert_eq!((report.found, report.added), (QUESTIONS, 2 * QUESTIONS));
+    let sorted = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    assert_eq!(sorted(&std::fs::read_to_string(data.out()).unwrap()), sorted(&all));
 }
 
 /// Where the last whole line before `cut` ends.

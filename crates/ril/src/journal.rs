@@ -10,13 +10,16 @@ use serde::de::DeserializeOwned;
 
 use crate::error::RilError;
 
-/// A file of JSON lines that grows; a line that a kill cut short is dropped when it is opened again.
+/// A file of JSON lines that grows; a last line that a kill cut short is dropped when it is opened again, one that only lacks its
+/// line end is kept.
 ///
 /// The file is locked while it is open, so that two programs cannot write the same work twice.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     file: File,
+    /// Bytes of the whole lines.
+    length: u64,
 }
 
 impl Journal {
@@ -27,17 +30,23 @@ impl Journal {
     /// a `T`: the file is left as it is then.
     pub fn open<T: DeserializeOwned>(path: &Path) -> Result<(Self, Vec<T>), RilError> {
         let mut options = OpenOptions::new();
-        let mut file =
+        let file =
             options.create(true).read(true).write(true).truncate(false).open(path).map_err(RilError::io(path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(RilError::Busy { path: path.into() }),
             Err(TryLockError::Error(source)) => return Err(RilError::io(path)(source)),
         }
-        let (whole, lines) = whole_lines(path)?;
-        file.set_len(whole as u64).map_err(RilError::io(path))?;
-        file.seek(SeekFrom::End(0)).map_err(RilError::io(path))?;
-        Ok((Self { path: path.into(), file }, lines))
+        let (whole, mut lines) = whole_lines(path)?;
+        let last = tail(path, whole)?;
+        let mut journal = Self { path: path.into(), file, length: whole as u64 };
+        journal.file.set_len(journal.length).map_err(RilError::io(path))?;
+        journal.file.seek(SeekFrom::End(0)).map_err(RilError::io(path))?;
+        if let Ok(line) = serde_json::from_slice(&last) {
+            lines.push(line);
+            journal.write(&[last.as_slice(), b"\n"].concat())?;
+        }
+        Ok((journal, lines))
     }
 
     /// Reads the whole lines of a journal that another process may be writing; none where there is no file.
@@ -64,7 +73,19 @@ impl Journal {
         let line =
             |value| serde_json::to_string(value).expect("lines of a journal are structs of texts and numbers") + "\n";
         let lines: String = values.iter().map(line).collect();
-        self.file.write_all(lines.as_bytes()).map_err(RilError::io(&self.path))
+        self.write(lines.as_bytes())
+    }
+
+    /// All of it or, where the disk is full, nothing.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), RilError> {
+        let written = self.file.write_all(bytes);
+        if written.is_err() {
+            // The write's error is the one to tell; half a line that stays is dropped by the next opening.
+            let _ = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::End(0)));
+        } else {
+            self.length += bytes.len() as u64;
+        }
+        written.map_err(RilError::io(&self.path))
     }
 
     /// Brings all lines to the disk, where they outlive a power cut.
@@ -74,6 +95,11 @@ impl Journal {
     pub fn sync(&mut self) -> Result<(), RilError> {
         self.file.sync_data().map_err(RilError::io(&self.path))
     }
+}
+
+/// What stands behind the whole lines.
+fn tail(path: &Path, whole: usize) -> Result<Vec<u8>, RilError> {
+    Ok(read_if_present(path)?.unwrap_or_default().split_off(whole))
 }
 
 /// Length of the whole lines in bytes, and the lines.
@@ -103,8 +129,10 @@ mod tests {
         for cut in 0..=bytes.len() {
             std::fs::write(&path, &bytes[..cut]).unwrap();
             let (mut journal, lines) = Journal::open::<String>(&path).unwrap();
-            let whole = bytes[..cut].iter().filter(|b| **b == b'\n').count();
-            assert_eq!(lines, values[..whole]);
+            // A line that only lacks its end is whole.
+            let is_end = |at: &usize| bytes[*at] == b'\n';
+            let whole = (0..bytes.len()).filter(|at| is_end(at) && *at <= cut).count();
+            assert_eq!(lines, values[..whole], "cut at {cut}");
             journal.extend(&values[whole..]).unwrap();
             drop(journal);
             assert_eq!(std::fs::read(&path).unwrap(), bytes, "cut at {cut}");

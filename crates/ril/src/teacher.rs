@@ -32,6 +32,11 @@ struct Sourced {
     finish_reason: Option<String>,
 }
 
+/// Whether a server's reason says that a text does not end where its model would have ended it.
+pub(crate) fn is_cut(finish_reason: &str) -> bool {
+    !matches!(finish_reason, "" | "stop")
+}
+
 /// Texts that teachers wrote before the run. Only text is kept: the student's tokenizer reads it anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TeacherCache {
@@ -69,8 +74,9 @@ impl TeacherCache {
     }
 
     /// Reads a JSON-lines file that somebody else wrote, for these questions and this student: each line must belong to
-    /// a question, and be plain text to the student's tokenizer. Stop tokens at the end of a text are dropped. Lines with the
-    /// `finish_reason` "length" are left out: a text that a budget cut would teach to stop in the middle of a sentence.
+    /// a question, and be plain text to the student's tokenizer. Stop tokens at the end of a text are dropped. Lines with a
+    /// `finish_reason` other than "stop" are left out: a text that a budget or a filter cut would teach to stop in the middle of a
+    /// sentence.
     ///
     /// # Errors
     /// [`RilError::Io`]; [`RilError::EmptyFile`]; [`RilError::Line`] with the line number.
@@ -82,7 +88,7 @@ impl TeacherCache {
             if !known.contains(entry.question.as_str()) {
                 return Err(refuse(format!("there is no question with id {}", entry.question)));
             }
-            if finish_reason.as_deref() == Some("length") {
+            if finish_reason.as_deref().is_some_and(is_cut) {
                 continue;
             }
             entry.response = plain_text(student, &entry.response).map_err(refuse)?.to_string();

@@ -40,7 +40,7 @@ impl ServerAnswerer {
         let message = ChatMessage { role: ChatRole::User, content: content(&request.query)? };
         let has_all = self.fields == RequestFields::All;
         let chat = ChatRequest {
-            top_k: has_all.then_some(sampling.top_k),
+            top_k: ChatRequest::top_k_of(sampling.top_k).filter(|_| has_all),
             repetition_penalty: has_all.then_some(sampling.repetition_penalty),
             max_tokens: Some(sampling.max_new_tokens),
             temperature: Some(sampling.temperature),

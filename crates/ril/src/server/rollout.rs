@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ril_client::{ChatChoice, ChatClient, ChatMessage, ChatRequest, ChatResponse, ClientError, FinishReason};
 use ril_models::generate::SamplingParams;
@@ -43,6 +45,26 @@ pub struct ServerRolloutConfig {
     /// Where adapters are written, and read by the server: a folder that both see. `None` when only full weights are pushed.
     #[serde(default)]
     pub adapter_folder: Option<AdapterFolder>,
+    /// Adapters are named `PREFIX-step-N`. It must be new for each run and each arm of a run: a server keeps what it computed for
+    /// a prompt by the adapter's name, and would sample from what an adapter of that name once was.
+    #[serde(default = "default_prefix")]
+    pub adapter_prefix: String,
+}
+
+fn default_prefix() -> String {
+    ServerRolloutConfig::new_prefix("adapter")
+}
+
+impl ServerRolloutConfig {
+    /// A prefix that no other call gives, with a name in front for people.
+    #[must_use]
+    pub fn new_prefix(name: &str) -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let tag = mix_seed(mix_seed(since, u64::from(std::process::id())), number) >> 32;
+        format!("{name}-{tag:08x}")
+    }
 }
 
 /// A folder under its two names.
@@ -110,15 +132,10 @@ impl ServerRollout {
         let Some(folders) = &self.config.adapter_folder else {
             return Err(RilError::Config("rollout: adapter_folder is needed to push adapters".into()));
         };
-        // A name of its own for each step: a server keeps what it computed for a prompt by the adapter's name.
-        let name = format!("{}-step-{step}", self.config.model.rsplit('/').next().unwrap_or("student"));
+        let name = format!("{}-step-{step}", self.config.adapter_prefix);
         let here = folders.here.join(&name);
         save(&here)?;
-        // A server may know the name from a run that was killed, with other weights.
-        self.unload(&name);
-        if let Err(error) =
-            self.post("load_lora_adapter", &json!({"lora_name": name, "lora_path": folders.at_server.join(&name)}))
-        {
+        if let Err(error) = self.load(&name) {
             self.unload(&name);
             return Err(error);
         }
@@ -135,7 +152,14 @@ impl ServerRollout {
 
     /// What a server does not give back, or never had, is not worth a run.
     fn unload(&self, name: &str) {
-        let _ = self.client.post_to_all("unload_lora_adapter", &json!({"lora_name": name}));
+        let _ = self.client.post_once_to_all("unload_lora_adapter", &json!({"lora_name": name}));
+    }
+
+    /// Loads a written adapter into every server; a server that has it already takes it again.
+    fn load(&self, name: &str) -> Result<(), RilError> {
+        let Some(folders) = &self.config.adapter_folder else { return Ok(()) };
+        let path = folders.at_server.join(name);
+        self.post("load_lora_adapter", &json!({"lora_name": name, "lora_path": path, "load_inplace": true}))
     }
 
     /// Loads a checkpoint folder into every server (SGLang's `/update_weights_from_disk`) and samples from it from now on.
@@ -170,7 +194,7 @@ impl ServerRollout {
             max_tokens: Some(params.max_new_tokens),
             temperature: Some(params.temperature),
             top_p: Some(params.top_p),
-            top_k: Some(params.top_k),
+            top_k: ChatRequest::top_k_of(params.top_k),
             repetition_penalty: Some(params.repetition_penalty),
             seed: Some(job.seed),
             logprobs: has_ids,
@@ -182,10 +206,10 @@ impl ServerRollout {
     }
 
     fn responses(&self, question: &Question, response: &ChatResponse) -> Result<Vec<Response>, RilError> {
-        if let (SampledTokens::Returned, Some(ids)) = (self.config.tokens, &response.prompt_token_ids)
-            && *ids != question.prompt.token_ids
+        if let (SampledTokens::Returned, Some(ids)) = (self.config.tokens, response.prompt_ids())
+            && ids != question.prompt.token_ids
         {
-            let (ours, theirs) = (&question.prompt.token_ids, ids);
+            let (ours, theirs) = (question.prompt.token_ids.as_slice(), ids);
             let first = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
             return Err(RilError::Input(format!(
                 "question {}: the server reads another prompt than the student: {} tokens, not {}, the first that differs at {first}",
@@ -264,26 +288,15 @@ impl Rollout for ServerRollout {
     fn sample(&mut self, questions: &[Question], params: &SamplingParams) -> Result<Vec<Vec<Response>>, RilError> {
         let at_once = self.config.samples_per_request.unwrap_or(params.num_samples).max(1);
         let jobs = jobs(questions.len(), params, at_once);
-        let ask = |client: &ChatClient, i: usize| {
-            let question = &questions[jobs[i].question];
-            let failed = |source| RilError::Server { question: question.id.clone(), source };
-            let response = client.chat(&self.request(question, params, jobs[i])?).map_err(failed)?;
-            self.responses(question, &response)
-        };
         let mut answers: Vec<Option<Vec<Response>>> = vec![None; jobs.len()];
-        let mut failure = None;
-        self.client.parallel(jobs.len(), ask, |i, answer| match answer {
-            Ok(responses) => {
-                answers[i] = Some(responses);
-                ControlFlow::Continue(())
+        let asked = self.ask(questions, params, &jobs, &mut answers);
+        match asked {
+            // A server that was started anew lacks the adapter.
+            Err(RilError::Server { source: ClientError::Status { status: 404, .. }, .. }) if self.adapter.is_some() => {
+                self.load(&self.current)?;
+                self.ask(questions, params, &jobs, &mut answers)?;
             }
-            Err(error) => {
-                failure.get_or_insert(error);
-                ControlFlow::Break(())
-            }
-        });
-        if let Some(error) = failure {
-            return Err(error);
+            asked => asked?,
         }
         let mut all = vec![Vec::with_capacity(params.num_samples); questions.len()];
         for (job, answer) in jobs.iter().zip(answers) {
@@ -292,5 +305,37 @@ impl Rollout for ServerRollout {
             all[job.question].extend(answer.ok_or_else(stopped)?);
         }
         Ok(all)
+    }
+}
+
+impl ServerRollout {
+    /// Asks for the answers that are not there yet.
+    fn ask(
+        &self,
+        questions: &[Question],
+        params: &SamplingParams,
+        jobs: &[Job],
+        answers: &mut [Option<Vec<Response>>],
+    ) -> Result<(), RilError> {
+        let open: Vec<usize> = (0..jobs.len()).filter(|&i| answers[i].is_none()).collect();
+        let ask = |client: &ChatClient, i: usize| {
+            let job = jobs[open[i]];
+            let question = &questions[job.question];
+            let failed = |source| RilError::Server { question: question.id.clone(), source };
+            let response = client.chat(&self.request(question, params, job)?).map_err(failed)?;
+            self.responses(question, &response)
+        };
+        let mut failure = None;
+        self.client.parallel(open.len(), ask, |i, answer| match answer {
+            Ok(responses) => {
+                answers[open[i]] = Some(responses);
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+                ControlFlow::Break(())
+            }
+        });
+        failure.map_or(Ok(()), Err)
     }
 }

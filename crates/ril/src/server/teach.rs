@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ril_client::{ChatClient, ChatMessage, ChatRequest, ClientError, FinishReason, Usage};
+use ril_client::{ChatClient, ChatMessage, ChatRequest, ClientError, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ use crate::data::Record;
 use crate::error::RilError;
 use crate::journal::Journal;
 use crate::rollout::mix_seed;
+use crate::teacher::is_cut;
 
 /// What a teacher is asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,21 +26,27 @@ pub struct TeachPlan {
     pub responses: usize,
     /// Responses asked for in one request, `n`; 1 for servers that know no `n`.
     pub samples_per_request: usize,
+    /// Requests for one response at most: a response that the budget of tokens cut, or the server broke off, is no use to a run
+    /// and is asked for again.
+    pub tries: usize,
     /// Seed of the sampling; each request has its own, made from it.
     pub seed: u64,
 }
 
 /// What was done, and what the file holds now of this teacher.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TeachReport {
     /// Responses that were there already.
     pub found: usize,
     /// Responses that were added.
     pub added: usize,
-    /// Responses, of all, that the budget of tokens cut: a run leaves them out.
-    pub truncated: usize,
+    /// Responses, of all, that the budget of tokens cut or the server broke off: a run leaves them out.
+    pub cut: usize,
     /// Responses, of all, without a text.
     pub empty: usize,
+    /// Questions without a response that a run could use.
+    pub uncovered: usize,
     /// True when `progress` asked to stop before all was done.
     pub is_interrupted: bool,
 }
@@ -50,6 +57,9 @@ struct Line {
     question: String,
     teacher: String,
     response: String,
+    /// Which of the responses to the question it is, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sample: Option<usize>,
     #[serde(default)]
     finish_reason: String,
     /// The server's name for the model.
@@ -63,19 +73,31 @@ struct Line {
     usage: Option<Usage>,
 }
 
-/// One request.
+/// One request: responses `first..first + samples` to a question.
 #[derive(Clone, Copy)]
 struct Job {
     record: usize,
+    first: usize,
     samples: usize,
     seed: u64,
 }
+
+/// What the file holds of a response.
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    tries: usize,
+    is_usable: bool,
+}
+
+/// Slots of each question.
+type Slots = BTreeMap<String, BTreeMap<usize, Slot>>;
 
 /// Asks a teacher about every question until the file holds `responses` to each, and appends each answer as it comes.
 ///
 /// The file may hold other teachers' lines and answers of before: nothing that is there is asked again, so that a program that
 /// was killed goes on where it was. A question that the server refuses (400, 413, 422) hinders no other; the call ends with the
-/// first refusal as its error once all others are done. `progress` is told how many responses are there, and may ask to stop.
+/// first refusal as its error once all others are done. `progress` is told how many responses are there that a run can use, and may
+/// ask to stop.
 ///
 /// # Errors
 /// [`RilError::Config`] when the plan is empty or the file holds answers of this teacher under other settings; the files'
@@ -87,48 +109,59 @@ pub fn teach(
     out: &Path,
     mut progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<TeachReport, RilError> {
-    if plan.responses == 0 || plan.samples_per_request == 0 {
-        return Err(RilError::Config("responses and samples a request: expected at least 1, got 0".into()));
+    if plan.responses == 0 || plan.samples_per_request == 0 || plan.tries == 0 {
+        return Err(RilError::Config("responses, samples a request and tries: expected at least 1, got 0".into()));
     }
     let (mut journal, lines) = Journal::open::<Line>(out)?;
     let settings = plan.settings();
     let mut report = TeachReport::default();
-    let counts = count(&lines, plan, &settings, out, &mut report)?;
-    let jobs = plan.jobs(records, &counts);
-    let wanted: usize = jobs.iter().map(|job| job.samples).sum();
+    let mut slots = known(&lines, plan, &settings, out, &mut report)?;
     let mut failure = None;
-    let ask = |client: &ChatClient, i: usize| plan.ask(client, &records[jobs[i].record].1, jobs[i], &settings);
-    client.parallel(jobs.len(), ask, |_, answer| {
-        let kept = answer.and_then(|lines| {
-            journal.extend(&lines)?;
-            report.added += lines.len();
-            lines.iter().for_each(|line| report.note(line));
-            Ok(())
-        });
-        if let Err(error) = kept {
-            let goes_on = is_refusal(&error);
-            // What a stop ends is a consequence of it.
-            if !is_stop(&error) {
-                failure.get_or_insert(error);
-            }
-            return if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+    loop {
+        let jobs = plan.jobs(records, &slots);
+        if jobs.is_empty() || failure.is_some() || report.is_interrupted {
+            break;
         }
-        progress(report.found + report.added)
-    });
+        let wanted: usize = jobs.iter().map(|job| job.samples).sum();
+        let before = report.added;
+        let ask = |client: &ChatClient, i: usize| plan.ask(client, &records[jobs[i].record].1, jobs[i], &settings);
+        client.parallel(jobs.len(), ask, |_, answer| {
+            let kept = answer.and_then(|lines| {
+                journal.extend(&lines)?;
+                report.added += lines.len();
+                lines.iter().for_each(|line| report.note(line, &mut slots));
+                Ok(())
+            });
+            if let Err(error) = kept {
+                let goes_on = is_refusal(&error);
+                // What a stop ends is a consequence of it.
+                if !is_stop(&error) {
+                    failure.get_or_insert(error);
+                }
+                return if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+            }
+            progress(report.found + report.added - report.cut)
+        });
+        report.is_interrupted = report.added - before < wanted;
+    }
     journal.sync()?;
-    report.is_interrupted = report.added < wanted;
+    let is_covered = |record: &Record| {
+        let slots = slots.get(record.id.as_deref().unwrap_or_default());
+        slots.is_some_and(|slots| slots.values().any(|slot| slot.is_usable))
+    };
+    report.uncovered = records.iter().filter(|(_, record)| !is_covered(record)).count();
     failure.map_or(Ok(report), Err)
 }
 
-/// Responses of this teacher that the file holds, by question.
-fn count(
+/// What the file holds of this teacher.
+fn known(
     lines: &[Line],
     plan: &TeachPlan,
     settings: &Value,
     out: &Path,
     report: &mut TeachReport,
-) -> Result<BTreeMap<String, usize>, RilError> {
-    let mut counts = BTreeMap::new();
+) -> Result<Slots, RilError> {
+    let mut slots = Slots::new();
     for line in lines.iter().filter(|line| line.teacher == plan.teacher) {
         if line.settings != *settings {
             return Err(RilError::Config(format!(
@@ -138,17 +171,22 @@ fn count(
                 line.settings
             )));
         }
-        *counts.entry(line.question.clone()).or_default() += 1;
         report.found += 1;
-        report.note(line);
+        report.note(line, &mut slots);
     }
-    Ok(counts)
+    Ok(slots)
 }
 
 impl TeachReport {
-    fn note(&mut self, line: &Line) {
-        self.truncated += usize::from(line.finish_reason == FinishReason::Length.as_str());
+    fn note(&mut self, line: &Line, slots: &mut Slots) {
+        self.cut += usize::from(is_cut(&line.finish_reason));
         self.empty += usize::from(line.response.trim().is_empty());
+        let slots = slots.entry(line.question.clone()).or_default();
+        // A line from elsewhere has no number: it takes the first place that is free.
+        let free = || (0..).find(|sample| !slots.contains_key(sample)).unwrap_or_default();
+        let slot = slots.entry(line.sample.unwrap_or_else(free)).or_default();
+        slot.tries += 1;
+        slot.is_usable |= !is_cut(&line.finish_reason);
     }
 }
 
@@ -160,20 +198,37 @@ impl TeachPlan {
         serde_json::from_str(&text).expect("JSON that was just written")
     }
 
-    /// What is missing, in requests of `samples_per_request`.
-    fn jobs(&self, records: &[(usize, Record)], counts: &BTreeMap<String, usize>) -> Vec<Job> {
+    /// What is missing: whole requests of `samples_per_request` where nothing is there yet, else single responses.
+    fn jobs(&self, records: &[(usize, Record)], slots: &Slots) -> Vec<Job> {
         let mut jobs = Vec::new();
+        let none = BTreeMap::new();
         for (index, (_, record)) in records.iter().enumerate() {
-            let mut there = counts.get(record.id.as_deref().unwrap_or_default()).copied().unwrap_or_default();
-            while there < self.responses {
-                let samples = self.samples_per_request.min(self.responses - there);
-                // By what is there already, so that what is asked later is no repetition.
-                let seed = mix_seed(mix_seed(self.seed, index as u64), there as u64) >> 33;
-                jobs.push(Job { record: index, samples, seed });
-                there += samples;
+            let slots = slots.get(record.id.as_deref().unwrap_or_default()).unwrap_or(&none);
+            for first in (0..self.responses).step_by(self.samples_per_request) {
+                let samples = self.samples_per_request.min(self.responses - first);
+                let range = first..first + samples;
+                if range.clone().all(|sample| !slots.contains_key(&sample)) {
+                    jobs.push(Job { record: index, first, samples, seed: self.seed_of(index, first, 0, samples) });
+                    continue;
+                }
+                for sample in range {
+                    let slot = slots.get(&sample).copied().unwrap_or_default();
+                    if !slot.is_usable && slot.tries < self.tries {
+                        let seed = self.seed_of(index, sample, slot.tries, 1);
+                        jobs.push(Job { record: index, first: sample, samples: 1, seed });
+                    }
+                }
             }
         }
         jobs
+    }
+
+    /// A seed of its own for each request that can ever be made: no response is a repetition of another.
+    fn seed_of(&self, record: usize, first: usize, tries: usize, samples: usize) -> u64 {
+        let single = u64::from(samples < self.samples_per_request.min(self.responses - first));
+        let request = (first as u64) << 20 | (tries as u64) << 1 | single;
+        // Servers take 63 bits at most, some 31.
+        mix_seed(mix_seed(self.seed, record as u64), request) >> 33
     }
 
     fn ask(&self, client: &ChatClient, record: &Record, job: Job, settings: &Value) -> Result<Vec<Line>, RilError> {
@@ -189,6 +244,7 @@ impl TeachPlan {
             question: question.clone(),
             teacher: self.teacher.clone(),
             response: choice.text().to_owned(),
+            sample: Some(job.first + choice.index),
             finish_reason: choice.finish_reason.as_str().to_owned(),
             model: response.model.clone(),
             settings: settings.clone(),
