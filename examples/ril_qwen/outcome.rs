@@ -74,6 +74,16 @@ pub fn write(run: &RunFolder, settings: &Settings, world: &World, arms: &[Arm]) 
     };
     write_atomic(&run.file("report.html"), render(&report).as_bytes())?;
     println!("\n{}", table(&results.arms));
+    for arm in arms {
+        let unjudged = arm.answers.iter().filter(|answer| answer.is_unjudged).count();
+        if unjudged > 0 {
+            println!(
+                "{}: the judge gave no verdict on {unjudged} of {} answers; they count as wrong",
+                arm.name,
+                arm.answers.len()
+            );
+        }
+    }
     if settings.validation {
         println!("Measured on the validation split.\n");
     }

@@ -3,7 +3,7 @@
 
     record_exchanges.py --upstream http://127.0.0.1:8080 --port 8090 --out exchanges.jsonl --server "llama.cpp b7000"
 
-Nothing is changed on the way. Keys are not written down. Ctrl-C ends it. Only the standard library is used.
+Bodies and statuses pass unchanged; of the headers only content type and key are passed on. Keys are not written down. Ctrl-C ends it. Only the standard library is used.
 """
 import argparse
 import json

@@ -21,6 +21,9 @@ pub struct Answered {
     pub response: String,
     /// What the judge said of it; an answer that could not be judged is not right.
     pub is_right: bool,
+    /// True when the judge gave no verdict: a table of such answers says something of the judge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unjudged: bool,
 }
 
 /// What is put to a model, and how.
@@ -57,6 +60,7 @@ impl<J: Judge> Benchmark<'_, J> {
             question: question.id.clone(),
             response: text.to_string(),
             is_right: verdict == Verdict::Correct,
+            is_unjudged: matches!(verdict, Verdict::Unparsed(_)),
         });
         Ok(Some(answered.collect()))
     }
