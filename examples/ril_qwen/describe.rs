@@ -122,7 +122,7 @@ mod tests {
                    --max-new-tokens 8 --discriminator-steps 5 --micro-batch-rows 3 --rows-at-once 12 \
                    --checkpoint-every 4 --lora-rank 4 --lora-alpha 6.5 --judge-server http://a --judge-server http://b \
                    --judge-model j --judge-prompt short --judge-max-tokens 9 --rollout-server http://c --rollout-model s \
-                   --adapter-folder /tmp/a --sample-ahead --requests-at-once 5 --api-key-env KEY";
+                   --adapter-folder /tmp/a --sample-ahead --requests-at-once 5 --request-timeout 2.5 --request-attempts 3 --judge-key-env J --rollout-key-env R";
         for flags in [
             String::new(),
             all.into(),

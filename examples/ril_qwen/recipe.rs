@@ -132,7 +132,7 @@ impl Recipe {
                 judge: self.judge.clone(),
             };
             let trainer = RilTrainer::new(student, discriminator, data, config)?;
-            let mut steps = self.settings.servers.stage(name, trainer)?;
+            let mut steps = self.settings.servers.stage(&self.run, name, trainer)?;
             finished(steps.run(&self.run, name, &mut self.monitor)?)?;
             self.store(name, &steps.policy())?;
         }

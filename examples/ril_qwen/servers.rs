@@ -1,10 +1,12 @@
 //! Judges and samplers behind servers: settings, and what they make.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use ril::client::{ChatClient, ChatRequest, ClientConfig, ClientError};
+use ril::client::{ChatClient, ChatRequest, ClientConfig, RetryPolicy};
 use ril::grpo::{SamplerBound, SamplerCorrection, SamplerLevel};
 use ril::models::checkpoint::WeightType;
 use ril::models::{CausalLm, Qwen2_5Vl};
@@ -13,6 +15,9 @@ use ril::run::{Outcome, RunFolder};
 use ril::server::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig};
 use ril::{RilError, RilTrainer, SampleTime, ServedStage, Stage};
 use serde::{Deserialize, Serialize};
+
+/// Name of the file with the attempts that failed.
+const LOG_FILE: &str = "servers.log";
 
 /// Who decides in a run whether an answer is right.
 pub type RunJudge = Arc<dyn Judge + Send + Sync>;
@@ -52,9 +57,18 @@ pub struct ServerSettings {
     /// Requests under way at once, to each kind of server
     #[arg(long, default_value_t = 16)]
     pub requests_at_once: usize,
-    /// Environment variable that holds the key of the servers
-    #[arg(long)]
-    pub api_key_env: Option<String>,
+    /// Seconds that one attempt of a request may take
+    #[arg(long, default_value_t = 600.0, value_name = "SECONDS")]
+    pub request_timeout: f64,
+    /// Attempts of a request, with growing pauses between them; each one that fails is told in RUN/servers.log
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub request_attempts: usize,
+    /// Environment variable that holds the judge's key
+    #[arg(long, requires = "judge_server", value_name = "VARIABLE")]
+    pub judge_key_env: Option<String>,
+    /// Environment variable that holds the sampler's key
+    #[arg(long, requires = "rollout_server", value_name = "VARIABLE")]
+    pub rollout_key_env: Option<String>,
 }
 
 /// The embedded prompts of judges.
@@ -90,18 +104,43 @@ impl Default for ServerSettings {
             adapter_folder: None,
             sample_ahead: false,
             requests_at_once: 16,
-            api_key_env: None,
+            request_timeout: 600.0,
+            request_attempts: 8,
+            judge_key_env: None,
+            rollout_key_env: None,
         }
     }
 }
 
 impl ServerSettings {
-    fn client(&self, servers: &[String]) -> Result<ChatClient, ClientError> {
-        ChatClient::new(ClientConfig {
-            api_key_env: self.api_key_env.clone(),
+    /// A client that tells failed attempts to `log`.
+    fn client(
+        &self,
+        (servers, key): (&[String], &Option<String>),
+        log: Option<PathBuf>,
+    ) -> Result<ChatClient, RilError> {
+        let config = ClientConfig {
+            api_key_env: key.clone(),
             max_in_flight: self.requests_at_once,
+            timeout_s: self.request_timeout,
+            retry: RetryPolicy { max_attempts: self.request_attempts, ..RetryPolicy::default() },
             ..ClientConfig::new(servers)
-        })
+        };
+        let client = ChatClient::with_observer(config, move |retry| {
+            let line = format!("again in {:.1} s: {}\n", retry.delay.as_secs_f64(), retry.reason);
+            let file = log.as_ref().and_then(|path| File::options().create(true).append(true).open(path).ok());
+            // What cannot be logged must not stop a run.
+            let _ = file.map(|mut file| file.write_all(line.as_bytes()));
+        });
+        client.map_err(|error| RilError::Config(error.to_string()))
+    }
+
+    fn judge_client(&self, log: Option<PathBuf>) -> Result<ChatClient, RilError> {
+        self.client((&self.judge_server, &self.judge_key_env), log)
+    }
+
+    fn rollout_client(&self, log: Option<PathBuf>) -> Result<ChatClient, RilError> {
+        self.client((&self.rollout_server, &self.rollout_key_env), log)
     }
 
     fn extra(&self) -> Result<serde_json::Map<String, serde_json::Value>, RilError> {
@@ -114,8 +153,11 @@ impl ServerSettings {
     /// # Errors
     /// [`RilError::Config`] with the setting.
     pub fn check(&self) -> Result<(), RilError> {
-        for servers in [&self.judge_server, &self.rollout_server].into_iter().filter(|servers| !servers.is_empty()) {
-            self.client(servers).map_err(|error| RilError::Config(error.to_string()))?;
+        if !self.judge_server.is_empty() {
+            self.judge_client(None)?;
+        }
+        if !self.rollout_server.is_empty() {
+            self.rollout_client(None)?;
         }
         let wrong = |what: &str| Err(RilError::Config(what.into()));
         if self.judge_max_tokens == 0 {
@@ -133,7 +175,7 @@ impl ServerSettings {
     /// The client's and the store's.
     pub fn judge(&self, run: &RunFolder) -> Result<RunJudge, RilError> {
         let Some(model) = &self.judge_model else { return Ok(Arc::new(RuleJudge::default())) };
-        let client = self.client(&self.judge_server).map_err(|error| RilError::Config(error.to_string()))?;
+        let client = self.judge_client(Some(run.file(LOG_FILE)))?;
         let template = match self.judge_prompt {
             JudgePrompt::Reasoned => PromptTemplate::judge(),
             JudgePrompt::Short => PromptTemplate::judge_short(),
@@ -159,11 +201,16 @@ impl ServerSettings {
     ///
     /// # Errors
     /// The client's.
-    pub fn stage(&self, arm: &str, trainer: RilTrainer<Qwen2_5Vl, RunJudge>) -> Result<Loop, RilError> {
+    pub fn stage(
+        &self,
+        run: &RunFolder,
+        arm: &str,
+        trainer: RilTrainer<Qwen2_5Vl, RunJudge>,
+    ) -> Result<Loop, RilError> {
         let (Some(model), Some(folder)) = (&self.rollout_model, &self.adapter_folder) else {
             return Ok(Loop::Local(Box::new(trainer)));
         };
-        let client = self.client(&self.rollout_server).map_err(|error| RilError::Config(error.to_string()))?;
+        let client = self.rollout_client(Some(run.file(LOG_FILE)))?;
         let config = ServerRolloutConfig {
             model: model.clone(),
             tokens: SampledTokens::Returned,
