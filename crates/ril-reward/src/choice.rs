@@ -141,15 +141,19 @@ impl ChoiceMatch {
     fn options<'a>(&self, question: &'a str) -> Vec<Choice<'a>> {
         let labels = self.labels(question);
         let mut longest: Vec<Label> = Vec::new();
-        for first in (0..labels.len()).rev().filter(|&index| labels[index].letter == 'A') {
-            let mut run = vec![labels[first]];
-            for label in &labels[first + 1..] {
-                if label.letter as u32 == 'A' as u32 + run.len() as u32 {
-                    run.push(*label);
+        // The first label of each letter behind the one at hand, and for each label the first of the next letter.
+        let mut first_of = [None; 27];
+        let mut next = vec![None; labels.len()];
+        for (index, label) in labels.iter().enumerate().rev() {
+            let rank = label.letter as usize - 'A' as usize;
+            next[index] = first_of[rank + 1];
+            first_of[rank] = Some(index);
+            if rank == 0 {
+                let run = std::iter::successors(Some(index), |&index| next[index]).map(|index| labels[index]);
+                let run: Vec<Label> = run.collect();
+                if run.len() > longest.len().max(1) {
+                    longest = run;
                 }
-            }
-            if run.len() > longest.len().max(1) {
-                longest = run;
             }
         }
         let ends = longest.iter().skip(1).map(|label| label.start).chain([question.len()]);
@@ -192,12 +196,15 @@ struct Choice<'a> {
     text: &'a str,
 }
 
+/// How many articles may stand between a negation and what it denies: a text of nothing else takes no time.
+const MAX_ARTICLES: usize = 16;
+
 /// The option that a text names when it names exactly one; a name inside a longer one (`cat` in `black cat`) does not
 /// count where the longer one stands.
 fn named(options: &[Choice<'_>], text: &str) -> Option<char> {
     let text = words(text);
     let names: Vec<_> = options.iter().map(|option| (option.letter, words(option.text))).collect();
-    let stands_at = |name: &Vec<String>, at: usize| positions_of_run(&text, name).any(|position| position == at);
+    let stands_at = |name: &Vec<String>, at: usize| text[at..].starts_with(name);
     let is_inside_longer = |name: &Vec<String>, at: usize| {
         names.iter().filter(|(_, longer)| longer.len() > name.len()).any(|(_, longer)| {
             let offsets = positions_of_run(longer, name);
@@ -205,7 +212,8 @@ fn named(options: &[Choice<'_>], text: &str) -> Option<char> {
         })
     };
     let is_denied = |at: usize| {
-        let before = text[..at].iter().rfind(|word| !matches!(word.as_str(), "a" | "an" | "the"));
+        let mut near = text[..at].iter().rev().take(MAX_ARTICLES);
+        let before = near.find(|word| !matches!(word.as_str(), "a" | "an" | "the"));
         before.is_some_and(|word| is_negation(word))
     };
     let is_named =

@@ -103,7 +103,7 @@ pub(crate) fn sentence_end(text: &str) -> usize {
         let ends = match c {
             '\n' => true,
             '。' | '！' | '？' => true,
-            '.' | '!' | '?' => is_before_gap && (!is_label || text[at + 1..].trim().is_empty()),
+            '.' | '!' | '?' => is_before_gap && (!is_label || text[at + 1..].trim_start().is_empty()),
             _ => false,
         };
         if ends {

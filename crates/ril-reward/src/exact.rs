@@ -19,6 +19,15 @@ pub enum Normalisation {
 }
 
 impl Normalisation {
+    /// The rule that forgives less and is asked where this one leaves nothing of a text.
+    fn weaker(self) -> Option<Self> {
+        match self {
+            Self::Verbatim | Self::WhiteSpace => None,
+            Self::Folded => Some(Self::WhiteSpace),
+            Self::Squad => Some(Self::Folded),
+        }
+    }
+
     /// `text` without what this rule forgives.
     pub fn apply(self, text: &str) -> String {
         match self {
@@ -48,6 +57,9 @@ fn is_quote(c: char) -> bool {
 
 /// Right when the **whole** answer equals the reference under a [`Normalisation`].
 ///
+/// A normalisation that leaves nothing of one of the two (`!` and `?`, `<` and `>`) gives way to the weaker one before it.
+/// An empty reference is [`Verdict::Unparsed`], an empty answer wrong.
+///
 /// ```
 /// use ril_reward::{ExactMatch, Reward, Sample};
 ///
@@ -70,10 +82,22 @@ impl ExactMatch {
         Self { normalisation }
     }
 
-    /// The verdict on one sample; a white-space answer is never right.
+    /// The verdict on one sample.
     pub fn verdict(&self, sample: &Sample<'_>) -> Verdict {
-        let apply = |text| self.normalisation.apply(text);
-        Verdict::of(!sample.is_response_empty() && apply(sample.reference) == apply(sample.response))
+        if sample.reference.trim().is_empty() {
+            return Verdict::Unparsed("reference is empty".into());
+        }
+        if sample.is_response_empty() {
+            return Verdict::Incorrect;
+        }
+        let mut rule = self.normalisation;
+        loop {
+            let [reference, response] = [sample.reference, sample.response].map(|text| rule.apply(text));
+            match rule.weaker() {
+                Some(weaker) if reference.is_empty() || response.is_empty() => rule = weaker,
+                _ => return Verdict::of(reference == response),
+            }
+        }
     }
 }
 
@@ -99,7 +123,6 @@ mod tests {
             ("-5", "5", Some(Squad)),
             ("Paris", "Rome", None),
             ("Paris", "Paris, France", None),
-            ("", "  ", None),
         ];
         for (reference, response, weakest) in cases {
             for (rank, rule) in [Verbatim, WhiteSpace, Folded, Squad].into_iter().enumerate() {
@@ -107,6 +130,33 @@ mod tests {
                 let verdict = ExactMatch::new(rule).verdict(&Sample::new("?", reference, response));
                 assert_eq!(verdict, Verdict::of(expected), "{reference:?} {response:?} {rule:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_a_rule_would_leave_nothing_of_is_compared_by_a_weaker_one() {
+        use Normalisation::{Folded, Squad, Verbatim, WhiteSpace};
+        for (reference, response, is_same) in [
+            ("!", "?", false),
+            ("!", " ! ", true),
+            ("<", ">", false),
+            ("+", "-", false),
+            ("+", "+.", true),
+            ("**", "*", false),
+            ("the", "a", false),
+            ("The", "the.", true),
+            ("x", "!", false),
+        ] {
+            for rule in [Folded, Squad] {
+                let verdict = ExactMatch::new(rule).verdict(&Sample::new("?", reference, response));
+                assert_eq!(verdict, Verdict::of(is_same), "{reference:?} {response:?} {rule:?}");
+            }
+        }
+        for rule in [Verbatim, WhiteSpace, Folded, Squad] {
+            let verdict = |reference, response| ExactMatch::new(rule).verdict(&Sample::new("?", reference, response));
+            assert_eq!(verdict(" ", "x"), Verdict::Unparsed("reference is empty".into()));
+            assert_eq!(verdict("", ""), Verdict::Unparsed("reference is empty".into()));
+            assert_eq!(verdict("x", " "), Verdict::Incorrect);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Lone letters in an answer, and what the answer says of them.
 
 use crate::tokens::is_negation;
-use crate::words::words;
+use crate::words::{each_word, end_of, start_of};
 
 /// A lone letter that can be meant as an option.
 #[derive(Clone, Copy, Debug)]
@@ -19,17 +19,18 @@ pub(crate) struct Letter {
 pub(crate) fn letters(text: &str, is_option: impl Fn(char) -> bool) -> Vec<Letter> {
     let mut found: Vec<Letter> = Vec::new();
     let mut end = None;
+    let last = text.trim_end().len();
     for (at, c) in text.char_indices().filter(|(_, c)| is_option(c.to_ascii_uppercase())) {
-        let (before, after) = (&text[..at], &text[at + 1..]);
+        let (before, after) = (end_of(&text[..at]), start_of(&text[at + 1..]));
         let joins = |c: char| c.is_alphanumeric() || matches!(c, '\'' | '’' | '-' | '_' | '\\');
         if before.ends_with(joins) || after.starts_with(joins) {
             continue;
         }
         let is_enclosed = before.ends_with(['(', '[', '{', '*']) && after.starts_with([')', ']', '}', '*', '.', ':']);
-        let is_closed = after.starts_with(['.', ')', ':', ']']) || after.trim().is_empty();
-        let is_right = says_of(after, &["correct", "right", "true", "answer", "best"]);
-        let is_label = is_enclosed || (c.is_ascii_uppercase() && (is_closed || is_announced(before) || is_right));
-        let is_word = matches!(c, 'A' | 'I') && after.starts_with(char::is_whitespace) && !is_right;
+        let is_closed = after.starts_with(['.', ')', ':', ']']) || at + 1 >= last;
+        let is_right = || says_of(after, &["correct", "right", "true", "answer", "best"]);
+        let is_label = is_enclosed || (c.is_ascii_uppercase() && (is_closed || is_announced(before) || is_right()));
+        let is_word = matches!(c, 'A' | 'I') && after.starts_with(char::is_whitespace) && !is_right();
         if !is_label && (!c.is_ascii_uppercase() || is_word) {
             continue;
         }
@@ -74,24 +75,23 @@ fn is_join(between: &str) -> bool {
 /// `option B`, `answer: B`, `the correct option is B`, `the answer to the question is B`, `it must be B`.
 fn is_announced(before: &str) -> bool {
     let clause = before.rsplit(['.', ',', ';', '!', '?', '\n']).next().unwrap_or_default();
-    let words = words(clause);
-    let is_name = |word: &String| matches!(word.as_str(), "option" | "choice" | "answer");
-    let Some(last) = words.last() else { return false };
-    is_name(last) || (matches!(last.as_str(), "is" | "be") && words.iter().any(is_name))
+    let is_name = |word: String| matches!(word.as_str(), "option" | "choice" | "answer");
+    let mut words = each_word(clause).rev();
+    let Some(last) = words.next() else { return false };
+    let is_verb = matches!(last.as_str(), "is" | "be");
+    is_name(last) || (is_verb && words.any(is_name))
 }
 
 /// Whether `after` goes on with "is", "are" or their like and one of `verdicts`, items of a list left out.
 fn says_of(after: &str, verdicts: &[&str]) -> bool {
     let sentence = after.split(['!', '?', '\n', ',', ';']).next().unwrap_or_default();
-    let words = words(sentence);
-    let mut words = words.iter().map(String::as_str).filter(|word| !matches!(*word, "the" | "a" | "an"));
-    let verb = words.next();
-    matches!(verb, Some("is" | "are" | "must" | "should"))
-        && words.find(|word| *word != "be").is_some_and(|word| verdicts.contains(&word))
+    let mut words = each_word(sentence).filter(|word| !matches!(word.as_str(), "the" | "a" | "an"));
+    let is_verb = words.next().is_some_and(|word| matches!(word.as_str(), "is" | "are" | "must" | "should"));
+    is_verb && words.find(|word| word != "be").is_some_and(|word| verdicts.contains(&word.as_str()))
 }
 
 fn is_behind_negation(before: &str) -> bool {
     let clause = before.rsplit(['.', ',', ';', ':', '!', '?', '\n']).next().unwrap_or_default();
-    let is_filler = |word: &&String| matches!(word.as_str(), "option" | "choice" | "answer" | "the");
-    words(clause).iter().rfind(|word| !is_filler(word)).is_some_and(|word| is_negation(word))
+    let is_filler = |word: &String| matches!(word.as_str(), "option" | "choice" | "answer" | "the");
+    each_word(clause).rfind(|word| !is_filler(word)).is_some_and(|word| is_negation(&word))
 }

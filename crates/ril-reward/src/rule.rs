@@ -6,10 +6,11 @@ use rayon::prelude::*;
 
 use crate::{RewardError, Sample, Verdict};
 
-/// Below this many samples the rules run on the calling thread: one rule costs microseconds, waking a pool more.
-const PARALLEL_SAMPLES: usize = 256;
+/// How many samples a thread takes at least, and a batch that runs on the calling thread at most: a fast rule costs
+/// microseconds, waking a pool more, but a slow one (a table, a formula) costs milliseconds.
+const SAMPLES_PER_THREAD: usize = 8;
 
-/// `rule` of every sample, in order; large batches run in parallel. A panic becomes an error that names the reward and
+/// `rule` of every sample, in order; batches of more than 8 run in parallel. A panic becomes an error that names the reward and
 /// the sample; of several failures the first in the batch is reported, whatever thread met it.
 pub(crate) fn each<T, R>(name: &str, samples: &[Sample<'_>], rule: R) -> Result<Vec<T>, RewardError>
 where
@@ -21,10 +22,11 @@ where
         catch_unwind(AssertUnwindSafe(|| rule(index, sample)))
             .unwrap_or_else(|payload| Err(RewardError::panicked(name, Some(index), &*payload)))
     };
-    if samples.len() < PARALLEL_SAMPLES {
+    if samples.len() <= SAMPLES_PER_THREAD {
         return samples.iter().enumerate().map(guarded).collect();
     }
-    let results: Vec<_> = samples.par_iter().enumerate().map(guarded).collect();
+    let rows = samples.par_iter().with_min_len(SAMPLES_PER_THREAD).enumerate();
+    let results: Vec<_> = rows.map(guarded).collect();
     results.into_iter().collect()
 }
 
@@ -91,16 +93,35 @@ pub(crate) use impl_score;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::thread::{ThreadId, current, sleep};
+    use std::time::Duration;
+
     use super::*;
     use crate::{ExactMatch, Judge};
 
     #[test]
     fn a_large_batch_keeps_its_order() {
-        let texts: Vec<String> = (0..PARALLEL_SAMPLES * 4).map(|i| (i % 7).to_string()).collect();
+        let texts: Vec<String> = (0..1024).map(|i| (i % 7).to_string()).collect();
         let samples: Vec<_> = texts.iter().map(|text| Sample::new("?", "3", text)).collect();
         let verdicts = ExactMatch::default().judge(&samples).expect("rules do not fail");
         for (index, verdict) in verdicts.iter().enumerate() {
             assert_eq!(*verdict == Verdict::Correct, index % 7 == 3, "sample {index}");
         }
+    }
+
+    /// The threads that a rule of a millisecond runs on.
+    fn threads(rows: usize) -> HashSet<ThreadId> {
+        let slow = |_, _: &Sample<'_>| {
+            sleep(Duration::from_millis(1));
+            Ok(current().id())
+        };
+        each("slow", &vec![Sample::new("?", "1", "1"); rows], slow).expect("no row fails").into_iter().collect()
+    }
+
+    #[test]
+    fn the_rows_of_a_step_run_in_parallel_and_a_handful_does_not() {
+        assert_eq!(threads(8), HashSet::from([current().id()]));
+        assert!(threads(144).len() > 1 || rayon::current_num_threads() == 1);
     }
 }

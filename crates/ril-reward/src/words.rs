@@ -30,6 +30,28 @@ pub(crate) fn words(text: &str) -> Vec<String> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
+/// How much of a text is looked at beside a word that it is said of: more than a clause, so that a text which repeats
+/// itself takes no more time than another of its length.
+const NEIGHBOURHOOD_BYTES: usize = 256;
+
+/// The first bytes of a text, as many as say something of the word before it.
+pub(crate) fn start_of(text: &str) -> &str {
+    &text[..text.floor_char_boundary(NEIGHBOURHOOD_BYTES)]
+}
+
+/// The last bytes of a text, as many as say something of the word behind it.
+pub(crate) fn end_of(text: &str) -> &str {
+    &text[text.ceil_char_boundary(text.len().saturating_sub(NEIGHBOURHOOD_BYTES))..]
+}
+
+/// The words of a text one by one, from either end: for the few beside a place.
+pub(crate) fn each_word(text: &str) -> impl DoubleEndedIterator<Item = String> {
+    let is_apostrophe = |c: char| matches!(c, '\'' | '’');
+    let parts = text.split(move |c: char| !c.is_alphanumeric() && !is_apostrophe(c));
+    let word = move |part: &str| part.chars().filter(|c| !is_apostrophe(*c)).collect::<String>().to_lowercase();
+    parts.map(word).filter(|word| !word.is_empty())
+}
+
 /// Where the words `run` stand one after the other in `text`, first position of each occurrence.
 pub(crate) fn positions_of_run<'a>(text: &'a [String], run: &'a [String]) -> impl Iterator<Item = usize> + 'a {
     let windows = text.windows(run.len().max(1)).enumerate();
@@ -37,7 +59,8 @@ pub(crate) fn positions_of_run<'a>(text: &'a [String], run: &'a [String]) -> imp
 }
 
 /// The last number written in words, below a thousand millions. "One" counts only where a number can stand: at the
-/// start, behind a verb or a word such as "only", or as a part of a longer number.
+/// start, behind a verb or a word such as "only", or as a part of a longer number. A last number that does not fit `u64`
+/// is none.
 pub(crate) fn number_in_words(text: &str) -> Option<f64> {
     let words = words(text);
     let mut last = None;
@@ -51,19 +74,20 @@ pub(crate) fn number_in_words(text: &str) -> Option<f64> {
             }
         };
         if !(words[at] == "one" && end == at + 1) || counts(&words, at) {
-            last = Some(signed(&words, at, value));
+            last = value.map(|value| signed(&words, at, value as f64));
         }
         at = end;
     }
     last
 }
 
-/// The number that starts at `at`, and where it ends.
-fn spelled(words: &[String], at: usize) -> Option<(f64, usize)> {
-    let (mut total, mut group, mut end) = (0_u64, below_hundred(words, at), at);
-    if let Some((_, after)) = group {
-        end = after;
-    }
+/// The number that starts at `at`, if it fits, and where it ends.
+fn spelled(words: &[String], at: usize) -> Option<(Option<u64>, usize)> {
+    let (mut group, mut end) = match below_hundred(words, at) {
+        Some((value, after)) => (Some(Some(value)), after),
+        None => (None, at),
+    };
+    let mut total = Some(0_u64);
     loop {
         let (scale, word) = match words.get(end).map(String::as_str) {
             Some("hundred") => (100, true),
@@ -72,25 +96,25 @@ fn spelled(words: &[String], at: usize) -> Option<(f64, usize)> {
             _ => (1, false),
         };
         if word {
-            let value = group.map_or(1, |(value, _)| value);
+            let scaled = group.unwrap_or(Some(1)).and_then(|value| value.checked_mul(scale));
             end += 1;
             if scale == 100 {
-                group = Some((value * 100, end));
+                group = Some(scaled);
             } else {
-                total += value * scale;
-                group = Some((0, end));
+                total = total.zip(scaled).and_then(|(total, value)| total.checked_add(value));
+                group = Some(Some(0));
             }
             continue;
         }
-        let (value, _) = group?;
+        let value = group?;
         // Only what is smaller than the last scale can follow it: `two hundred (and) five`.
         let behind_scale = end > at && matches!(words[end - 1].as_str(), "hundred" | "thousand" | "million");
         let next = end + usize::from(words.get(end).is_some_and(|word| word == "and"));
         match below_hundred(words, next).filter(|_| behind_scale) {
             Some((more, after)) => {
-                (group, end) = (Some((value + more, after)), after);
+                (group, end) = (Some(value.and_then(|value| value.checked_add(more))), after);
             }
-            None => return Some(((total + value) as f64, end)),
+            None => return Some((total.zip(value).and_then(|(total, value)| total.checked_add(value)), end)),
         }
     }
 }
@@ -141,6 +165,15 @@ mod tests {
         assert_eq!(positions_of_run(&text, &words("york city")).collect::<Vec<_>>(), [5]);
         assert_eq!(positions_of_run(&text, &words("yor")).count(), 0);
         assert_eq!(positions_of_run(&text, &[]).count(), 0);
+    }
+
+    #[test]
+    fn a_number_in_words_that_does_not_fit_is_none() {
+        for last in ["hundred", "thousand", "million"] {
+            assert_eq!(number_in_words(&format!("one {}{last}", "hundred ".repeat(12))), None, "{last}");
+        }
+        assert_eq!(number_in_words(&format!("five, one {}", "hundred ".repeat(12))), None);
+        assert_eq!(number_in_words(&format!("one {} cats, five", "hundred ".repeat(12))), Some(5.0));
     }
 
     #[test]

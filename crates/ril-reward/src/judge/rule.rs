@@ -106,9 +106,8 @@ rule::impl_rule!(RuleJudge, "rule", validate);
 
 /// True when the answer, or what stands behind its mark, is the reference and nothing else.
 fn repeats(response: &str, reference: &str) -> bool {
-    let fold = |text: &str| Normalisation::Folded.apply(text);
-    let reference = fold(reference);
-    let is_same = |text: &str| !reference.is_empty() && fold(text) == reference;
+    let exact = ExactMatch::new(Normalisation::Folded);
+    let is_same = |text: &str| exact.verdict(&Sample::new("", reference, text)) == Verdict::Correct;
     is_same(response) || behind_mark(response).is_some_and(is_same)
 }
 
@@ -118,6 +117,10 @@ fn behind_mark(response: &str) -> Option<&str> {
     let start = stated.text.as_ptr() as usize - response.as_ptr() as usize;
     stated.is_marked.then(|| &response[start..])
 }
+
+/// How many tokens beside the reference are looked at: a clause has fewer, and a text that repeats the reference takes no
+/// more time than another of its length.
+const MAX_NEIGHBOURS: usize = 64;
 
 /// True when the answer states the reference: see [`RuleJudge`].
 fn says(response: &str, reference: &str, run: &[Token]) -> bool {
@@ -135,7 +138,8 @@ fn says(response: &str, reference: &str, run: &[Token]) -> bool {
         return true;
     }
     let is_sentence = stated.iter().any(is_function_word);
-    let denied = |at: usize| stated[..at].iter().rev().find(|t| !t.is_article()).is_some_and(Token::is_negation);
+    let near = |at: usize| stated[..at].iter().rev().take(MAX_NEIGHBOURS);
+    let denied = |at: usize| near(at).find(|token| !token.is_article()).is_some_and(Token::is_negation);
     let mut affirmed = runs(&stated, run).into_iter().filter(|&(at, _)| !denied(at)).peekable();
     is_sentence && affirmed.peek().is_some() && !affirmed.any(|(at, end)| has_alternative(&stated, at, end))
 }
@@ -143,8 +147,9 @@ fn says(response: &str, reference: &str, run: &[Token]) -> bool {
 /// True when another item is joined to the tokens `at..end`: `a cat or a dog`, `cat, dog`. A clause behind a comma
 /// (`Paris, which I know`) and a denied item (`Paris, not Rome`) are none.
 fn has_alternative(stated: &[Token], at: usize, end: usize) -> bool {
-    let after: Vec<&Token> = stated[end..].iter().filter(|token| !token.is_article()).collect();
-    let before: Vec<&Token> = stated[..at].iter().rev().filter(|token| !token.is_article()).collect();
+    let after: Vec<&Token> = stated[end..].iter().take(MAX_NEIGHBOURS).filter(|token| !token.is_article()).collect();
+    let before = stated[..at].iter().rev().take(MAX_NEIGHBOURS).filter(|token| !token.is_article());
+    let before: Vec<&Token> = before.collect();
     is_joined(&after) || is_joined(&before)
 }
 
@@ -152,11 +157,14 @@ fn has_alternative(stated: &[Token], at: usize, end: usize) -> bool {
 fn is_joined(way: &[&Token]) -> bool {
     let is_word_join = |token: &Token| token.word().is_some_and(|word| matches!(word, "or" | "and"));
     let joins = way.iter().take_while(|token| matches!(token, Token::Join) || is_word_join(token)).count();
+    if joins == 0 {
+        return false;
+    }
     let item: Vec<&&Token> = way[joins..].iter().take_while(|t| t.is_content() && !is_word_join(t)).collect();
     let has_word_join = way[..joins].iter().any(|token| is_word_join(token));
     // `a dog or a cat`: words right beside `or` are an item. Behind a comma alone, a clause is told by its small words.
     let is_item = item.first().is_some_and(|first| !is_function_word(first));
-    joins > 0 && is_item && (has_word_join || !item.iter().any(|token| is_function_word(token)))
+    is_item && (has_word_join || !item.iter().any(|token| is_function_word(token)))
 }
 
 /// Words that make a sentence rather than name a thing.
@@ -214,6 +222,9 @@ mod tests {
             ("What?", "a", "it is a", true),
             ("Which sign?", "+", "The answer is +.", true),
             ("Which sign?", "+", "The answer is -.", false),
+            ("Which mark?", "!", "!", true),
+            ("Which mark?", "!", "?", false),
+            ("Which mark?", "...", "\u{201c}", false),
             ("Where?", "12 cm", "It is 12 cm long", true),
             ("Where?", "12 cm", "It is 12 m long", false),
             ("Where?", "北京", "答案 北京", true),

@@ -14,6 +14,9 @@ const POINTS: u64 = 8;
 /// At how many of them both must have a value.
 const MIN_POINTS: usize = 3;
 
+/// How far two numbers with `\approx` between them may be apart: a rounding to two digits (`1/7 \approx 0.14`).
+const ROUNDING: f64 = 0.025;
+
 /// How two values are compared.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Comparison {
@@ -201,7 +204,8 @@ fn same_region(a: &Value, b: &Value) -> bool {
 }
 
 /// What a chain says where it rounds: the sides before the sign, and the first with the last. One that begins with the
-/// name of what is rounded is an equation.
+/// name of what is rounded is an equation. Of numbers that are no rounding of each other neither is read: `3 \approx 5`
+/// would be right for 3 and for 5.
 fn readings(value: &Value) -> Vec<Cow<'_, Value>> {
     let Value::Chain(sides, relations) = value else { return vec![Cow::Borrowed(value)] };
     let Some(at) = relations.iter().position(|relation| *relation == Relation::Near) else {
@@ -211,6 +215,11 @@ fn readings(value: &Value) -> Vec<Cow<'_, Value>> {
         true => Value::Chain(vec![sides[0].clone(), sides[end].clone()], vec![Relation::Equal]),
         false => Value::Scalar(sides[end].clone()),
     };
+    let [before, after] = [at, sides.len() - 1].map(|side| evaluate(&sides[side], &Point::NOWHERE));
+    let are_numbers = before.is_finite() && after.is_finite();
+    if are_numbers && before.distance(&after) > ROUNDING * before.size().max(after.size()) {
+        return Vec::new();
+    }
     let last = Cow::Owned(result(sides.len() - 1));
     if at == 0 && sides[0].is_name() { vec![last] } else { vec![Cow::Owned(result(at)), last] }
 }

@@ -175,8 +175,8 @@ fn gcd(a: i128, b: i128) -> i128 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lexer::Mode;
     use super::super::parser::parse;
+    use super::super::token::Mode;
     use super::super::tree::Value;
     use super::*;
 

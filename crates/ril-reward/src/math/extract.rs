@@ -1,9 +1,13 @@
 //! Where an answer states its mathematics.
 
-use super::lexer::{MAX_CHARS, Mode, Token, tokens};
+use super::lexer::{MAX_CHARS, tokens};
 use super::parser::{parse, read};
+use super::token::{Mode, Token};
 use super::tree::{Constant, Value};
 use crate::conclusion;
+
+/// How many joined boxes are read, the last ones.
+const MAX_BOXES: usize = 64;
 
 /// The value that an answer states, as [`MathMatch`](crate::MathMatch) defines it.
 pub(super) fn stated_value(response: &str) -> Option<Value> {
@@ -27,7 +31,8 @@ fn is_mathematics(value: &Value) -> bool {
     !matches!(value, Value::Text(_))
 }
 
-/// The contents of the last `\boxed{}`, and of those before it that only `and`, `or` or a comma parts from it.
+/// The contents of the last `\boxed{}`, and of those before it that only `and`, `or` or a comma parts from it; at most
+/// [`MAX_BOXES`].
 fn last_boxes(text: &str) -> Vec<&str> {
     let mut found: Vec<(usize, usize, &str)> = Vec::new();
     let mut at = 0;
@@ -39,7 +44,7 @@ fn last_boxes(text: &str) -> Vec<&str> {
         at = end;
     }
     let is_joined = |pair: &[(usize, usize, &str)]| is_join(&text[pair[0].1..pair[1].0]);
-    let joined = found.windows(2).rev().take_while(|pair| is_joined(pair)).count() + 1;
+    let joined = found.windows(2).rev().take(MAX_BOXES - 1).take_while(|pair| is_joined(pair)).count() + 1;
     found[found.len().saturating_sub(joined)..].iter().map(|(_, _, content)| *content).collect()
 }
 

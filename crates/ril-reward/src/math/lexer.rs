@@ -3,78 +3,14 @@
 use super::names::{is_unit_letter, read_letters};
 use super::number::Number;
 use super::symbols::{Meaning, command, symbol};
-use super::tree::{Constant, Function, Relation};
+use super::token::{Mode, Token};
+use super::tree::Relation;
 
 /// Longest text that is read, in characters: every bound on time follows from it.
 pub(super) const MAX_CHARS: usize = 1024;
 
 /// Deepest `\text{}` in `\text{}` that is read.
 const MAX_NESTING: usize = 4;
-
-/// How runs of letters are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Between dollar signs and the like: `xy` is a product.
-    Math,
-    /// In a sentence: `by` is a word, `xy` a product.
-    Prose,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Token {
-    /// Digits; `true` with a decimal point.
-    Number(Number, bool),
-    Variable(String),
-    Constant(Constant),
-    Function(Function),
-    /// A word, in small letters; `true` out of `\text{}`.
-    Word(String, bool),
-    Plus,
-    Minus,
-    PlusMinus,
-    MinusPlus,
-    Times,
-    Slash,
-    Colon,
-    Caret,
-    Underscore,
-    Bang,
-    Percent,
-    Degree,
-    Prime,
-    Comma,
-    Semicolon,
-    /// `and`, `or`.
-    And,
-    OpenRound,
-    CloseRound,
-    OpenSquare,
-    CloseSquare,
-    OpenGroup,
-    CloseGroup,
-    OpenSet,
-    CloseSet,
-    OpenFloor,
-    CloseFloor,
-    OpenCeil,
-    CloseCeil,
-    Bar,
-    Frac,
-    Binom,
-    Relation(Relation),
-    In,
-    Cup,
-    Cap,
-    Without,
-    EmptySet,
-    Reals,
-    OpenMatrix,
-    CloseMatrix,
-    Column,
-    Row,
-    /// What has no meaning here.
-    Other,
-}
 
 /// The tokens of a text; `None` when it is longer than [`MAX_CHARS`].
 pub(super) fn tokens(text: &str, mode: Mode) -> Option<Vec<Token>> {

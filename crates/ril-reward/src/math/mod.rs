@@ -11,14 +11,15 @@ mod region;
 mod sets;
 mod symbols;
 mod terms;
+mod token;
 mod tree;
 
 use serde::{Deserialize, Serialize};
 
 use self::compare::Comparison;
 use self::extract::stated_value;
-use self::lexer::Mode;
 use self::parser::parse;
+use self::token::Mode;
 use self::tree::Value;
 use crate::tokens::is_negation;
 use crate::words::words;
@@ -36,15 +37,17 @@ use crate::{PercentSign, RewardError, Sample, Tolerance, Verdict, conclusion, ru
 /// mark the last one; where the last sentence has none, the last of the answer.
 ///
 /// **When two values agree.**
-/// * Numbers: exactly, in fractions of `i128` and beyond them modulo `2^61 - 1`; roots, logarithms and their like to
-///   `1e-9` relative. Where one is written as a decimal fraction, within [`tolerance`](Self::tolerance).
+/// * Numbers: exactly in fractions of `i128`, beyond them modulo a prime of 61 bits and to `1e-9` relative; roots,
+///   logarithms and their like to `1e-9` relative. Where one is written as a decimal fraction, within
+///   [`tolerance`](Self::tolerance).
 /// * Expressions with variables: equal at 8 fixed points, 4 of whole numbers and 4 of fractions, wherever both have a
 ///   value, and that at 3 of them or more. Names count, `x + 1` is not `y + 1`. Two different rational functions whose
 ///   difference has a numerator of degree `d` agree at a fraction drawn from `S` with probability at most `d / |S|`
 ///   (Schwartz and Zippel), here about `(d / 6000)^4` for the fractions alone; the points are fixed, so that an answer
 ///   gets the same verdict every time.
-/// * `x = 5` and 5 are the same, whatever the name (`AB = 5`, `(x, y) = (1, 2)`); of `x = 1/3 \approx 0.33` either side; two equations when one is a multiple of the other; inequalities likewise, and when they
-///   describe the same real numbers as an interval.
+/// * `x = 5` and 5 are the same, whatever the name (`AB = 5`, `(x, y) = (1, 2)`); of `x = 1/3 \approx 0.33` either side,
+///   but neither of `3 \approx 5`, whose numbers are more than 2.5% apart; two equations when one is a multiple of the
+///   other; inequalities likewise, and when they describe the same real numbers as an interval.
 /// * Lists and sets in any order; points and vectors in theirs. `(1, 2)` is a point or an open interval, `[1, 2]` a closed
 ///   one. A list without brackets agrees with a point.
 /// * Units and currency signs do not count, nor does the sign of degrees (but `\sin 30^\circ` is one half). A base
@@ -53,8 +56,9 @@ use crate::{PercentSign, RewardError, Sample, Tolerance, Verdict, conclusion, ru
 /// * Reference that is empty, or no mathematics and not the answer word by word: [`Verdict::Unparsed`].
 /// * Answer without mathematics: [`Verdict::Incorrect`].
 ///
-/// **Bounds.** Any text gets a verdict. At most 1,024 characters are read (of an answer, its end), nesting stops at 48, of sets at 4; powers,
-/// factorials and numbers that fit nothing are undefined and equal only themselves as written.
+/// **Bounds.** Any text gets a verdict. A formula is read up to 1,024 characters, a sentence without one too (its end,
+/// behind a mark its start), and of joined boxes the last 64; nesting stops at 48, of sets at 4. Powers, factorials and
+/// numbers that fit nothing are undefined and equal only themselves as written.
 ///
 /// ```
 /// use ril_reward::{MathMatch, Reward, Sample};
@@ -185,6 +189,41 @@ mod tests {
         for (response, is_same) in [("\\boxed{0.5}", true), ("\\boxed{50}", false), ("\\boxed{50\\%}", true)] {
             assert_eq!(exact.verdict(&Sample::new("?", "50\\%", response)), Verdict::of(is_same), "{response}");
         }
+    }
+
+    #[test]
+    fn large_integers_are_told_apart() {
+        check(&[
+            ("2^{64}", "\\boxed{8}", false),
+            ("8", "\\boxed{2^{64}}", false),
+            ("2^{1000}", "\\boxed{2^{24}}", false),
+            ("2^{1000}", "\\boxed{4^{500}}", true),
+            ("0", "\\boxed{2305843009213693951}", false),
+            ("2305843009213693951", "\\boxed{2^{61} - 1}", true),
+            ("2^{200}", "\\boxed{2^{200} + 1}", false),
+        ]);
+    }
+
+    #[test]
+    fn both_sides_of_a_rounding_count_where_they_agree() {
+        check(&[
+            ("3", "\\boxed{3 \\approx 5}", false),
+            ("5", "\\boxed{3 \\approx 5}", false),
+            ("1/3", "\\boxed{1/3 \\approx 0.33}", true),
+            ("0.33", "\\boxed{1/3 \\approx 0.33}", true),
+            ("1/6", "\\boxed{x = 1/6 \\approx 0.17}", true),
+            ("5", "\\boxed{x = 3 \\approx 5}", false),
+            ("3", "\\boxed{x = 3 \\approx 5}", false),
+            ("3.14", "\\boxed{\\pi \\approx 3.14}", true),
+        ]);
+    }
+
+    #[test]
+    fn the_last_boxes_that_are_read_are_64() {
+        let boxes =
+            |values: std::ops::Range<i32>| values.map(|i| format!("\\boxed{{{i}}}")).collect::<Vec<_>>().join(", ");
+        let list = |values: std::ops::Range<i32>| values.map(|i| i.to_string()).collect::<Vec<_>>().join(", ");
+        check(&[(&list(0..64), &boxes(0..64), true), (&list(36..100), &boxes(0..100), true)]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What runs of letters are: words, units, functions, variables.
 
-use super::lexer::{Mode, Token};
+use super::token::{Mode, Token};
 use super::tree::{Constant, Function};
 use crate::words::words;
 

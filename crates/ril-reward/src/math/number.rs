@@ -1,7 +1,8 @@
 //! Numbers of an expression: exact while they fit, and known well enough to be told apart when they do not.
 
-/// A Mersenne prime: two different integers have the same residue with a chance of about 4e-19.
-const PRIME: u64 = (1 << 61) - 1;
+/// A prime `p` for which `(p - 1) / 2` is prime too: no power of 2 or 10 with an exponent below `(p - 1) / 2`, about 1e18,
+/// has the residue 1. (Modulo `2^61 - 1` the powers of 2 come back after 61 steps.)
+const PRIME: u64 = 1_987_654_321_987_655_507;
 
 /// An exact fraction in lowest terms; the denominator is positive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,8 @@ fn gcd(mut a: u128, mut b: u128) -> u128 {
 
 /// A complex value, its exact fraction while that fits `i128`, and its residue modulo [`PRIME`] while it is rational.
 ///
-/// The residue outlives the fraction: `2^200` and `2^200 + 1` are the same `f64` and different residues.
+/// The residue outlives the fraction: `2^200` and `2^200 + 1` are the same `f64` and different residues. It tells numbers
+/// apart and proves nothing alone: 0 and [`PRIME`] have the same one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Number {
     pub exact: Option<Ratio>,
@@ -131,7 +133,8 @@ impl Number {
     pub fn is_zero(&self) -> bool {
         match (self.exact, self.residue) {
             (Some(exact), _) => exact.above == 0,
-            (None, Some(residue)) => residue == 0,
+            // An integer of residue 0 is 0 or a multiple of the prime.
+            (None, Some(residue)) => residue == 0 && self.size() < PRIME as f64,
             (None, None) => self.re == 0.0 && self.im == 0.0,
         }
     }
@@ -141,13 +144,18 @@ impl Number {
         self.exact?.as_integer()
     }
 
-    /// Equal exactly where both are known exactly, else up to rounding errors; undefined values equal nothing.
+    /// Equal exactly where both are known exactly; else with equal residues, where both have one, and up to rounding
+    /// errors. Undefined values equal nothing.
     pub fn equals(&self, other: &Self) -> bool {
-        if let (Some(a), Some(b)) = (self.residue, other.residue) {
+        if let (Some(a), Some(b)) = (self.exact, other.exact) {
             return a == b;
         }
         let size = self.size().max(other.size());
-        size.is_finite() && self.distance(other) <= 1e-9 * size + 1e-13
+        match (self.residue, other.residue) {
+            // Beyond `f64` the residue is all that is known, and the sign.
+            (Some(a), Some(b)) => a == b && (self.re == other.re || self.distance(other) <= 1e-9 * size),
+            _ => size.is_finite() && self.distance(other) <= 1e-9 * size + 1e-13,
+        }
     }
 
     pub fn size(&self) -> f64 {
@@ -222,10 +230,11 @@ impl Number {
         if self.is_zero() && exponent < 0 {
             return Self::UNDEFINED;
         }
-        let order = i128::from(PRIME - 1);
-        let residue = self.residue.map(|base| pow_mod(base, exponent.rem_euclid(order) as u64));
-        // A power of 0 whose exponent is a multiple of the order would be taken for 1.
-        let residue = residue.filter(|_| !self.is_zero() || exponent == 0 || exponent % order != 0);
+        let residue = self.residue.and_then(|base| match base {
+            // A power of 0 whose exponent is a multiple of the order would be taken for 1.
+            0 if exponent != 0 => (exponent > 0).then_some(0),
+            _ => Some(pow_mod(base, exponent.rem_euclid(i128::from(PRIME - 1)) as u64)),
+        });
         let exact = self.exact.and_then(|base| base.pow(exponent));
         let value = match self.im == 0.0 {
             true => Self::real(self.re.powf(exponent as f64)),
@@ -305,7 +314,12 @@ fn pow_mod(mut base: u64, mut exponent: u64) -> u64 {
 }
 
 fn inverse_mod(value: u64) -> Option<u64> {
-    (value != 0).then(|| pow_mod(value, PRIME - 2))
+    match value {
+        0 => None,
+        // Whole numbers, the most frequent of all, have this denominator.
+        1 => Some(1),
+        _ => Some(pow_mod(value, PRIME - 2)),
+    }
 }
 
 #[cfg(test)]
@@ -337,6 +351,31 @@ mod tests {
         let digits = "1".repeat(60);
         assert!(!Number::from_digits(&digits, "").equals(&Number::from_digits(&digits.replace("11", "12"), "")));
         assert!(Number::from_digits(&digits, "").equals(&Number::from_digits(&digits, "00")));
+    }
+
+    #[test]
+    fn integers_that_differ_by_a_multiple_of_a_prime_differ() {
+        let power = |base, exponent| Number::integer(base).pow(Number::integer(exponent));
+        let mersenne = Number::integer((1 << 61) - 1);
+        let modulus = Number::integer(PRIME.into());
+        let pairs = [
+            (power(2, 64), Number::integer(8)),
+            (power(2, 1000), power(2, 24)),
+            (mersenne, Number::integer(0)),
+            (modulus, Number::integer(0)),
+            (modulus.pow(Number::integer(3)), Number::integer(0)),
+            (power(2, 200).mul(modulus), power(2, 201).mul(modulus)),
+            (power(10, 400), power(10, 461)),
+        ];
+        for (a, b) in pairs {
+            assert!(!a.equals(&b) && !b.equals(&a) && a.equals(&a), "{a:?} {b:?}");
+            assert!(!a.is_zero(), "{a:?}");
+        }
+        assert!(power(2, 200).add(power(2, 200).neg()).is_zero());
+        // A multiple of the modulus that fits no fraction is no zero to divide by.
+        assert!(Number::integer(1).div(modulus.pow(Number::integer(3))).is_finite());
+        let power_of_multiple = modulus.pow(Number::integer(3)).pow(Number::integer(i128::from(PRIME - 1)));
+        assert!(!power_of_multiple.equals(&Number::integer(1)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Tokens as a [`Value`]: lists, sets, intervals, matrices, relations. What is inside them: [`super::terms`].
 
-use super::lexer::{Mode, Token, tokens};
+use super::lexer::tokens;
+use super::token::{Mode, Token};
 use super::tree::{Expr, Fence, Relation, Value};
 
 /// Deepest nesting that is read: every bound on recursion follows from it.

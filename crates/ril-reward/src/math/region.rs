@@ -175,8 +175,8 @@ fn solve(left: &Expr, relation: Relation, right: &Expr, names: &[String]) -> Opt
 
 #[cfg(test)]
 mod tests {
-    use super::super::lexer::Mode;
     use super::super::parser::parse;
+    use super::super::token::Mode;
     use super::*;
 
     fn region(text: &str) -> Region {

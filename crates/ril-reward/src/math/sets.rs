@@ -1,7 +1,7 @@
 //! Sets, sequences and matrices.
 
-use super::lexer::Token;
 use super::parser::{MAX_DEPTH, MAX_ITEMS, Parser};
+use super::token::Token;
 use super::tree::{Fence, Value};
 
 /// Deepest set in a set, a sequence in a sequence: comparing each level in any order doubles the work.

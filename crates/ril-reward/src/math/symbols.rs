@@ -1,7 +1,7 @@
 //! The table of commands and signs.
 
-use super::lexer::Token;
 use super::number::Number;
+use super::token::Token;
 use super::tree::{Constant, Function, Relation};
 
 /// What a LaTeX command means.

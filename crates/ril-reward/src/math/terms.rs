@@ -1,7 +1,7 @@
 //! Expressions: sums of products of powers.
 
-use super::lexer::Token;
 use super::parser::{MAX_DEPTH, Parser};
+use super::token::Token;
 use super::tree::{Constant, Expr, Function};
 
 impl Parser<'_> {
