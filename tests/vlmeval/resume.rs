@@ -9,7 +9,7 @@ use ril::explain;
 use ril::models::generate::SamplingParams;
 use ril::run::Outcome;
 use ril::vlmeval::{
-    ANSWERS_FILE, Answer, Answerer, Comparison, Evaluation, Kind, Plan, REPLIES_FILE, RESULTS_FILE, Request,
+    ANSWERS_FILE, Answer, Answerer, Comparison, Evaluation, JUDGE_FILE, Kind, Plan, REPLIES_FILE, RESULTS_FILE, Request,
     SCORES_FILE, Table, Tell,
 };
 
@@ -87,8 +87,8 @@ fn any_prefix_of_the_replies_ends_in_the_same_files() {
         }
         std::fs::write(folder.path().join(REPLIES_FILE), &stored[..cut]).unwrap();
         let run = Evaluation::open(plan(choice(), table()), folder.path()).unwrap();
-        let open = run.open_for_judge().unwrap();
-        assert_eq!(run.score().is_err(), open > 0, "a run that waits for its judge is not scored");
+        let (open, lines) = (run.open_for_judge().unwrap(), stored[..cut].iter().filter(|b| **b == b'\n').count());
+        assert_eq!(run.score().is_err(), open > 0 && lines > 0, "a run that waits for its judge is not scored");
         run.judge("pool", &mut Counting::at(&run, &stored[..cut]), |_, _| ControlFlow::Continue(())).unwrap();
         run.score().unwrap();
         assert_eq!(bytes(folder.path()), expected, "cut at {cut}");
@@ -214,6 +214,44 @@ fn other_settings_are_refused_by_name() {
     let run = Evaluation::open(base(), folder.path()).unwrap();
     let error = run.judge("other", &mut pool(), |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
     assert!(error.contains("judge = \"pool\", not \"other\""), "{error}");
+}
+
+/// A server that is not there.
+struct Away;
+
+impl Answerer for Away {
+    fn answer(&mut self, _: &[Request], _: &mut Tell<'_>) -> Result<(), ril::RilError> {
+        Err(ril::RilError::Input("connection refused".into()))
+    }
+}
+
+#[test]
+fn a_judge_that_never_replied_does_not_bind_the_folder() {
+    let (folder, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run = Evaluation::open(plan(choice(), table()), folder.path()).unwrap();
+    run.judge("early", &mut pool(), |_, _| ControlFlow::Continue(())).unwrap_err();
+    assert!(!folder.path().join(JUDGE_FILE).exists(), "a judge is claimed once all answers are there");
+    let run = answered(choice(), &table(), folder.path(), &answers(), None);
+    let error = run.judge("mistyped", &mut Away, |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(error.contains("connection refused"), "{error}");
+    assert_eq!(run.score().unwrap().judge, None, "who never replied did not judge");
+    run.judge("pool", &mut pool(), |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(run.score().unwrap().judge.as_deref(), Some("pool"));
+    answered(choice(), &table(), whole.path(), &answers(), Some(&mut pool())).score().unwrap();
+    assert_eq!(bytes(folder.path()), bytes(whole.path()));
+    run.judge("mistyped", &mut Away, |_, _| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(run.score().unwrap().judge.as_deref(), Some("pool"), "the replies stay their judge's");
+}
+
+/// Nothing was left to it: both runs below were read by the same rules and the same judge.
+#[test]
+fn a_judge_that_had_nothing_to_decide_is_named_all_the_same() {
+    let (idle, busy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let all_a = (0..ROWS).map(|i| (i.to_string(), "A".to_string())).collect();
+    let run = answered(choice(), &table(), idle.path(), &all_a, Some(&mut pool()));
+    assert_eq!(run.score().unwrap().judge.as_deref(), Some("pool"));
+    answered(choice(), &table(), busy.path(), &answers(), Some(&mut pool())).score().unwrap();
+    Comparison::of_folders(idle.path(), busy.path()).unwrap();
 }
 
 #[test]

@@ -179,7 +179,8 @@ impl Evaluation {
         Ok(outcome(answered.len() < self.table.len()))
     }
 
-    /// Asks the judge what exact matching leaves open, once all answers are there. `progress` is told how many of
+    /// Asks the judge what exact matching leaves open, once all answers are there. The folder is bound to the judge by
+    /// its first reply: until then another one may be asked, and [`score`](Self::score) knows of none. `progress` is told how many of
     /// how many answers are settled, and may ask to stop.
     ///
     /// # Errors
@@ -191,10 +192,12 @@ impl Evaluation {
         mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Outcome, RilError> {
         self.check_truth()?;
-        Settings::default().with("judge", name).claim(&self.folder.join(JUDGE_FILE))?;
         let answers = self.answers()?;
         self.check_complete(Evidence { answers: &answers, replies: None })?;
         let (mut journal, lines) = Journal::open(&self.folder.join(REPLIES_FILE))?;
+        let (claim, path) = (Settings::default().with("judge", name), self.folder.join(JUDGE_FILE));
+        // A judge that never replied (its name was mistyped, its server away) has no hold on the folder.
+        if lines.is_empty() { claim.write(&path) } else { claim.claim(&path) }?;
         let mut replies = by_index(lines);
         let evidence = Evidence { answers: &answers, replies: Some(&replies) };
         let inquiries = self.kind.scorer.inquiries(&self.table, evidence)?;
@@ -251,16 +254,25 @@ impl Evaluation {
     pub fn score(&self) -> Result<Results, RilError> {
         self.check_truth()?;
         let answers = self.answers()?;
-        let judge = Settings::read(&self.folder.join(JUDGE_FILE))?;
-        let replies = if judge.is_some() { Some(self.replies()?) } else { None };
-        let evidence = Evidence { answers: &answers, replies: replies.as_ref() };
+        let replies = self.replies()?;
+        let judge = self.judge_of(Evidence { answers: &answers, replies: Some(&replies) })?;
+        let evidence = Evidence { answers: &answers, replies: judge.is_some().then_some(&replies) };
         self.check_complete(evidence)?;
         let items = self.kind.scorer.items(&self.table, evidence)?;
-        let judge = judge.and_then(|judge| Some(judge.0.get("judge")?.as_str()?.to_string()));
         let results = Results::new(self.kind, self.settings.clone(), judge, &self.table, &items);
         self.write_scores(&items)?;
         results.write(&self.folder.join(RESULTS_FILE))?;
         Ok(results)
+    }
+
+    /// Who judged: nobody while a judge that was asked has not replied.
+    fn judge_of(&self, evidence: Evidence<'_>) -> Result<Option<String>, RilError> {
+        let Some(judge) = Settings::read(&self.folder.join(JUDGE_FILE))? else { return Ok(None) };
+        let has_replied = evidence.replies.is_some_and(|replies| !replies.is_empty());
+        // Where nothing was left to it, it has read all that it would.
+        let is_done = self.unjudged(evidence)? == 0;
+        let name = judge.0.get("judge").and_then(|name| name.as_str()).map(str::to_string);
+        Ok(name.filter(|_| has_replied || is_done))
     }
 
     fn check_truth(&self) -> Result<(), RilError> {

@@ -33,15 +33,21 @@ impl Settings {
         serde_json::from_slice(&bytes).map(Some).map_err(broken)
     }
 
+    /// Stores the settings in place of those that are stored.
+    ///
+    /// # Errors
+    /// [`RilError::Models`] with the path.
+    pub fn write(&self, path: &Path) -> Result<(), RilError> {
+        let text = serde_json::to_string_pretty(self).expect("a map of JSON values is JSON") + "\n";
+        Ok(write_atomic(path, text.as_bytes())?)
+    }
+
     /// Stores the settings, or checks that those that are stored are these.
     ///
     /// # Errors
     /// [`VlmEvalError::OtherSettings`] with the first that differs; those of the files.
     pub fn claim(&self, path: &Path) -> Result<(), RilError> {
-        let Some(stored) = Self::read(path)? else {
-            let text = serde_json::to_string_pretty(self).expect("a map of JSON values is JSON") + "\n";
-            return Ok(write_atomic(path, text.as_bytes())?);
-        };
+        let Some(stored) = Self::read(path)? else { return self.write(path) };
         let shown = |value: Option<&Value>| value.map_or("nothing".to_string(), Value::to_string);
         let names = stored.0.keys().chain(self.0.keys());
         let differing = names.into_iter().find(|name| stored.0.get(*name) != self.0.get(*name));
