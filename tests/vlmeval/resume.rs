@@ -9,8 +9,8 @@ use ril::explain;
 use ril::models::generate::SamplingParams;
 use ril::run::Outcome;
 use ril::vlmeval::{
-    ANSWERS_FILE, Answer, Answerer, Comparison, Evaluation, JUDGE_FILE, Kind, Plan, REPLIES_FILE, RESULTS_FILE, Request,
-    SCORES_FILE, Table, Tell,
+    ANSWERS_FILE, Answer, Answerer, Comparison, Evaluation, JUDGE_FILE, Kind, Plan, REPLIES_FILE, RESULTS_FILE,
+    Request, SCORES_FILE, Table, Tell,
 };
 
 use crate::support::{Pool, Recorded, answered, plan};
@@ -274,6 +274,56 @@ fn two_runs_are_compared_question_by_question() {
     assert!(error.contains("limit differs"), "{error}");
     let error = Comparison::of_folders(ours.path(), "/nowhere".as_ref()).unwrap_err().to_string();
     assert!(error.contains("/nowhere/run.json"), "{error}");
+}
+
+#[test]
+fn runs_with_unequal_judges_are_not_compared() {
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [plain, pooled, other] = &folders;
+    answered(choice(), &table(), plain.path(), &answers(), None).score().unwrap();
+    answered(choice(), &table(), pooled.path(), &answers(), Some(&mut pool())).score().unwrap();
+    let run = answered(choice(), &table(), other.path(), &answers(), None);
+    run.judge("other", &mut pool(), |_, _| ControlFlow::Continue(())).unwrap();
+    run.score().unwrap();
+    for (first, second, expected) in [
+        (plain, pooled, "no judge read the answers of the first, pool those of the second"),
+        (pooled, other, "pool read the answers of the first, other those of the second"),
+    ] {
+        let error = Comparison::of_folders(first.path(), second.path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(error.contains(&first.path().display().to_string()), "{error}");
+    }
+    Comparison::of_folders(pooled.path(), pooled.path()).unwrap();
+}
+
+/// A rule needs no judge, and is the same beside one.
+#[test]
+fn a_judge_of_answers_that_a_rule_compares_is_not_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = answered(Kind::named("chartqa").unwrap(), &table(), folder.path(), &answers(), Some(&mut pool()));
+    assert_eq!(run.score().unwrap().judge, None);
+}
+
+#[test]
+fn scores_of_other_answers_or_replies_are_not_compared() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run = answered(choice(), &table(), ours.path(), &answers(), Some(&mut pool()));
+    answered(choice(), &table(), theirs.path(), &answers(), Some(&mut pool())).score().unwrap();
+    run.score().unwrap();
+    for name in [ANSWERS_FILE, REPLIES_FILE] {
+        let path = ours.path().join(name);
+        let stored = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, stored.replacen(":\"A\"", ":\"B\"", 1)).unwrap();
+        for (first, second) in [(&ours, &theirs), (&theirs, &ours)] {
+            let error = Comparison::of_folders(first.path(), second.path()).unwrap_err().to_string();
+            assert!(error.contains("scored before its answers or replies changed"), "{name}: {error}");
+            assert!(error.starts_with(&ours.path().display().to_string()), "{name}: {error}");
+        }
+        run.score().unwrap();
+        Comparison::of_folders(ours.path(), theirs.path()).unwrap();
+        std::fs::write(&path, stored).unwrap();
+        run.score().unwrap();
+    }
 }
 
 proptest! {

@@ -9,21 +9,21 @@
 //! RUN/results.json     the table
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ril_models::files::write_atomic;
 use ril_models::generate::SamplingParams;
-use serde::{Deserialize, Serialize};
 
 use super::answerer::{Answer, Answerer, Request};
 use super::benchmarks::Kind;
 use super::error::VlmEvalError;
+use super::evidence::{AnswerLine, ReplyLine, by_index, evidence_sha256, stored_answers, stored_replies};
 use super::failures::Failures;
 use super::prompt::Query;
-use super::report::{Results, ScoreLine};
-use super::scorer::{Evidence, Inquiry, Item};
+use super::report::{Results, ScoreLine, Scored};
+use super::scorer::{Evidence, Inquiry, Item, JudgeUse};
 use super::store::Settings;
 use super::table::Table;
 use crate::error::RilError;
@@ -43,22 +43,6 @@ pub const REPLIES_FILE: &str = "judge.jsonl";
 pub const SCORES_FILE: &str = "scores.jsonl";
 /// The table.
 pub const RESULTS_FILE: &str = "results.json";
-
-/// A line of [`ANSWERS_FILE`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct AnswerLine {
-    index: String,
-    answer: String,
-    is_truncated: bool,
-}
-
-/// A line of [`REPLIES_FILE`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct ReplyLine {
-    index: String,
-    attempt: usize,
-    reply: String,
-}
 
 /// A benchmark, and the folder of its answers.
 #[derive(Debug)]
@@ -140,7 +124,7 @@ impl Evaluation {
     /// # Errors
     /// Those of the file.
     pub fn answered(&self) -> Result<usize, RilError> {
-        Ok(self.answers()?.len())
+        Ok(stored_answers(&self.folder)?.len())
     }
 
     /// Asks for the answers that are not there yet; `progress` is told how many are there, and may ask to stop.
@@ -192,7 +176,7 @@ impl Evaluation {
         mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Outcome, RilError> {
         self.check_truth()?;
-        let answers = self.answers()?;
+        let answers = stored_answers(&self.folder)?;
         self.check_complete(Evidence { answers: &answers, replies: None })?;
         let (mut journal, lines) = Journal::open(&self.folder.join(REPLIES_FILE))?;
         let (claim, path) = (Settings::default().with("judge", name), self.folder.join(JUDGE_FILE));
@@ -241,7 +225,7 @@ impl Evaluation {
     /// # Errors
     /// Those of the files.
     pub fn open_for_judge(&self) -> Result<usize, RilError> {
-        let (answers, replies) = (self.answers()?, self.replies()?);
+        let (answers, replies) = (stored_answers(&self.folder)?, stored_replies(&self.folder)?);
         self.unjudged(Evidence { answers: &answers, replies: Some(&replies) })
     }
 
@@ -253,13 +237,15 @@ impl Evaluation {
     /// there; those of the files.
     pub fn score(&self) -> Result<Results, RilError> {
         self.check_truth()?;
-        let answers = self.answers()?;
-        let replies = self.replies()?;
+        let answers = stored_answers(&self.folder)?;
+        let replies = stored_replies(&self.folder)?;
         let judge = self.judge_of(Evidence { answers: &answers, replies: Some(&replies) })?;
         let evidence = Evidence { answers: &answers, replies: judge.is_some().then_some(&replies) };
         self.check_complete(evidence)?;
         let items = self.kind.scorer.items(&self.table, evidence)?;
-        let results = Results::new(self.kind, self.settings.clone(), judge, &self.table, &items);
+        let evidence_sha256 = evidence_sha256(&answers, &replies);
+        let run = Scored { settings: self.settings.clone(), judge, evidence_sha256 };
+        let results = Results::new(self.kind, run, &self.table, &items);
         self.write_scores(&items)?;
         results.write(&self.folder.join(RESULTS_FILE))?;
         Ok(results)
@@ -272,7 +258,9 @@ impl Evaluation {
         // Where nothing was left to it, it has read all that it would.
         let is_done = self.unjudged(evidence)? == 0;
         let name = judge.0.get("judge").and_then(|name| name.as_str()).map(str::to_string);
-        Ok(name.filter(|_| has_replied || is_done))
+        // What a rule compares is the same beside any judge.
+        let is_of_use = self.kind.scorer.judge_use() != JudgeUse::Never;
+        Ok(name.filter(|_| is_of_use && (has_replied || is_done)))
     }
 
     fn check_truth(&self) -> Result<(), RilError> {
@@ -305,15 +293,6 @@ impl Evaluation {
             |item: &Item| serde_json::to_string(&ScoreLine::from(item)).expect("texts and numbers are JSON") + "\n";
         let text: String = items.iter().map(line).collect();
         Ok(write_atomic(&self.folder.join(SCORES_FILE), text.as_bytes())?)
-    }
-
-    fn answers(&self) -> Result<HashMap<String, String>, RilError> {
-        let lines: Vec<AnswerLine> = Journal::read(&self.folder.join(ANSWERS_FILE))?;
-        Ok(lines.into_iter().map(|line| (line.index, line.answer)).collect())
-    }
-
-    fn replies(&self) -> Result<HashMap<String, Vec<String>>, RilError> {
-        Ok(by_index(Journal::read(&self.folder.join(REPLIES_FILE))?))
     }
 
     /// Places of the rows in every block of `block` rows that is not answered as a whole.
@@ -364,15 +343,6 @@ impl Evaluation {
     fn index(&self, place: usize) -> &str {
         self.table.row(place).expect("places count the table's rows").index()
     }
-}
-
-/// Replies by row, in the order of the tries.
-fn by_index(lines: Vec<ReplyLine>) -> HashMap<String, Vec<String>> {
-    let mut by_attempt: HashMap<String, BTreeMap<usize, String>> = HashMap::new();
-    for line in lines {
-        by_attempt.entry(line.index).or_default().insert(line.attempt, line.reply);
-    }
-    by_attempt.into_iter().map(|(index, replies)| (index, replies.into_values().collect())).collect()
 }
 
 fn outcome(is_stopped: bool) -> Outcome {

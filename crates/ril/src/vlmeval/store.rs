@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ril_models::files::{read_if_present, write_atomic};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,9 +29,7 @@ impl Settings {
     /// # Errors
     /// [`RilError::Models`] for the file, [`RilError::Line`] for its content.
     pub fn read(path: &Path) -> Result<Option<Self>, RilError> {
-        let Some(bytes) = read_if_present(path)? else { return Ok(None) };
-        let broken = |e: serde_json::Error| RilError::Line { path: path.into(), line: e.line(), reason: e.to_string() };
-        serde_json::from_slice(&bytes).map(Some).map_err(broken)
+        read_json(path)
     }
 
     /// Stores the settings in place of those that are stored.
@@ -62,6 +61,13 @@ impl Settings {
             .into()),
         }
     }
+}
+
+/// A file that is one JSON value; `None` when there is no such file.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RilError> {
+    let Some(bytes) = read_if_present(path)? else { return Ok(None) };
+    let broken = |e: serde_json::Error| RilError::Line { path: path.into(), line: e.line(), reason: e.to_string() };
+    serde_json::from_slice(&bytes).map(Some).map_err(broken)
 }
 
 #[cfg(test)]
