@@ -30,7 +30,7 @@ pub struct Args {
     /// Folder for answers and scores [default: runs/evaluate/BENCHMARK-KIND-MODEL, without a KIND that was not given]
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
-    /// Ask the first N rows only
+    /// Ask the first N questions only; of a question with rotations, all of them
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Compare with the scores in another folder, question by question

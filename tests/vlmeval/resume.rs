@@ -326,6 +326,29 @@ fn scores_of_other_answers_or_replies_are_not_compared() {
     }
 }
 
+/// Both rotations of each question, as MMBench has them: all first rotations, then all second ones.
+#[test]
+fn a_limit_counts_questions_with_all_their_rotations() {
+    let row =
+        |turn: usize, i: usize| format!("{}\twhat ?\tone\ttwo\t{}\n", turn * 1_000_000 + i, ["A", "B"][(i + turn) % 2]);
+    let rows: String = (0..2).flat_map(|turn| (1..=3).map(move |i| row(turn, i))).collect();
+    let table =
+        Table::from_bytes("t.tsv".as_ref(), format!("index\tquestion\tA\tB\tanswer\n{rows}").as_bytes()).unwrap();
+    let all_a: HashMap<String, String> = table.rows().map(|row| (row.index().to_string(), "A".into())).collect();
+    for (kind, asked, points) in
+        [("circular", &["1", "2", "1000001", "1000002"][..], 0.0), ("choice", &["1", "2"], 1.0)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = Plan { limit: Some(2), ..plan(Kind::named(kind).unwrap(), table.clone()) };
+        let run = Evaluation::open(plan, folder.path()).unwrap();
+        let mut answerer = Recorded::new(all_a.clone(), 1);
+        assert_eq!(run.ask(&mut answerer, go).unwrap(), Outcome::Finished);
+        assert_eq!(answerer.asked, asked);
+        let overall = run.score().unwrap().overall();
+        assert_eq!((overall.points, overall.total), (points, 2), "{kind}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 

@@ -61,7 +61,8 @@ pub struct Plan {
     pub kind: &'static Kind,
     /// The benchmark.
     pub table: Table,
-    /// Rows that are asked, from the first; `None` asks all.
+    /// Questions that are asked, from the first; `None` asks all. A question is a row, or in circular evaluation all
+    /// rotations of one: with some of them left out it would be easier.
     pub limit: Option<usize>,
     /// Who answers, as tables name it.
     pub model: String,
@@ -84,7 +85,7 @@ impl Evaluation {
         }
         sampling.validate()?;
         if let Some(limit) = limit {
-            table.truncate(limit);
+            kind.scorer.limit(&mut table, limit)?;
         }
         for row in table.rows() {
             kind.prompt.query(&row)?;
