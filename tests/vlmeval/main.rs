@@ -18,3 +18,4 @@ mod shipped;
 mod support;
 #[path = "../../examples/evaluate_data/tsv.rs"]
 mod tsv;
+mod weights;
