@@ -30,7 +30,7 @@ pub struct Args {
     /// Folder for answers and scores [default: runs/evaluate/BENCHMARK-KIND-MODEL, without a KIND that was not given]
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
-    /// Ask the first N rows only
+    /// Ask the first N questions only; of a question with rotations, all of them
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Compare with the scores in another folder, question by question
@@ -48,7 +48,7 @@ pub struct Args {
     /// Requests under way at once
     #[arg(long, default_value_t = 16)]
     pub requests_at_once: usize,
-    /// Send the fields of OpenAI's protocol alone: no top_k, no repetition_penalty
+    /// Send the fields of OpenAI's protocol alone: no top_k, no repetition_penalty. May change answers: a setting of the run
     #[arg(long)]
     pub openai_fields_only: bool,
     /// Environment variable that holds the key of the servers
@@ -109,6 +109,12 @@ impl DeviceName {
 }
 
 impl Args {
+    /// What tells a model on a server from another one. A server may move: the model's name counts, and what it is sent.
+    pub fn server_identity(&self, model: &str) -> String {
+        let fields = if self.openai_fields_only { ", OpenAI's fields only" } else { "" };
+        format!("server, {model}{fields}")
+    }
+
     /// Where answers and scores go.
     pub fn folder(&self) -> PathBuf {
         let name = |path: Option<&PathBuf>| path.and_then(|p| p.file_stem()).map(|n| n.to_string_lossy().to_string());

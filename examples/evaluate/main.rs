@@ -49,7 +49,7 @@ fn run(args: &Args) -> Result<(), RilError> {
     let who = Who::new(args.model.as_deref(), &args.server, args.server_model.as_deref(), args)?;
     let who = who.ok_or_else(|| RilError::Config("give --model or --server".into()))?;
     let table = Table::read(file)?;
-    let (name, identity) = (who.name(args), who.identity()?);
+    let (name, identity) = (who.name(args), who.identity(args)?);
     let plan = Plan { kind, table, limit: args.limit, model: name.clone(), identity, sampling };
     let evaluation = Evaluation::open(plan, &folder)?;
     let mut monitor = Monitor::new(args.monitor);
@@ -115,10 +115,10 @@ impl Who {
         }
     }
 
-    /// What tells it from another one. A server may move: its model's name alone counts.
-    fn identity(&self) -> Result<String, RilError> {
+    /// What tells it from another one.
+    fn identity(&self, args: &Args) -> Result<String, RilError> {
         match self {
-            Self::Server(server) => Ok(format!("server, {}", server.model)),
+            Self::Server(server) => Ok(args.server_identity(&server.model)),
             Self::Folder(folder) => fingerprint(folder),
         }
     }
@@ -159,7 +159,7 @@ fn judge(evaluation: &Evaluation, args: &Args, monitor: &mut Monitor) -> Result<
     }
     let mut nobody = Nobody;
     let asked = judge.as_deref_mut().unwrap_or(&mut nobody);
-    let identity = who.identity()?;
+    let identity = who.identity(args)?;
     let name = match &who {
         Who::Server(_) => identity,
         Who::Folder(_) => format!("{} {}", who.name(args), &identity[..12]),

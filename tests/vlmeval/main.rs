@@ -1,5 +1,9 @@
 //! Benchmarks in VLMEvalKit's layout: equal to VLMEvalKit's own code, resumable at every byte, safe on any input.
 
+#[allow(dead_code, reason = "the tests need a part of the command line")]
+#[path = "../../examples/evaluate/args.rs"]
+mod args;
+mod arguments;
 #[path = "../../examples/evaluate_data/chart.rs"]
 mod chart;
 #[path = "../../examples/evaluate_data/charts.rs"]
@@ -18,3 +22,4 @@ mod shipped;
 mod support;
 #[path = "../../examples/evaluate_data/tsv.rs"]
 mod tsv;
+mod weights;

@@ -9,8 +9,8 @@ use ril::explain;
 use ril::models::generate::SamplingParams;
 use ril::run::Outcome;
 use ril::vlmeval::{
-    ANSWERS_FILE, Answer, Answerer, Comparison, Evaluation, Kind, Plan, REPLIES_FILE, RESULTS_FILE, Request,
-    SCORES_FILE, Table, Tell,
+    ANSWERS_FILE, Answer, Answerer, Comparison, Evaluation, JUDGE_FILE, Kind, Plan, REPLIES_FILE, RESULTS_FILE,
+    Request, SCORES_FILE, Table, Tell,
 };
 
 use crate::support::{Pool, Recorded, answered, plan};
@@ -87,8 +87,8 @@ fn any_prefix_of_the_replies_ends_in_the_same_files() {
         }
         std::fs::write(folder.path().join(REPLIES_FILE), &stored[..cut]).unwrap();
         let run = Evaluation::open(plan(choice(), table()), folder.path()).unwrap();
-        let open = run.open_for_judge().unwrap();
-        assert_eq!(run.score().is_err(), open > 0, "a run that waits for its judge is not scored");
+        let (open, lines) = (run.open_for_judge().unwrap(), stored[..cut].iter().filter(|b| **b == b'\n').count());
+        assert_eq!(run.score().is_err(), open > 0 && lines > 0, "a run that waits for its judge is not scored");
         run.judge("pool", &mut Counting::at(&run, &stored[..cut]), |_, _| ControlFlow::Continue(())).unwrap();
         run.score().unwrap();
         assert_eq!(bytes(folder.path()), expected, "cut at {cut}");
@@ -216,6 +216,44 @@ fn other_settings_are_refused_by_name() {
     assert!(error.contains("judge = \"pool\", not \"other\""), "{error}");
 }
 
+/// A server that is not there.
+struct Away;
+
+impl Answerer for Away {
+    fn answer(&mut self, _: &[Request], _: &mut Tell<'_>) -> Result<(), ril::RilError> {
+        Err(ril::RilError::Input("connection refused".into()))
+    }
+}
+
+#[test]
+fn a_judge_that_never_replied_does_not_bind_the_folder() {
+    let (folder, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run = Evaluation::open(plan(choice(), table()), folder.path()).unwrap();
+    run.judge("early", &mut pool(), |_, _| ControlFlow::Continue(())).unwrap_err();
+    assert!(!folder.path().join(JUDGE_FILE).exists(), "a judge is claimed once all answers are there");
+    let run = answered(choice(), &table(), folder.path(), &answers(), None);
+    let error = run.judge("mistyped", &mut Away, |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(error.contains("connection refused"), "{error}");
+    assert_eq!(run.score().unwrap().judge, None, "who never replied did not judge");
+    run.judge("pool", &mut pool(), |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(run.score().unwrap().judge.as_deref(), Some("pool"));
+    answered(choice(), &table(), whole.path(), &answers(), Some(&mut pool())).score().unwrap();
+    assert_eq!(bytes(folder.path()), bytes(whole.path()));
+    run.judge("mistyped", &mut Away, |_, _| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(run.score().unwrap().judge.as_deref(), Some("pool"), "the replies stay their judge's");
+}
+
+/// Nothing was left to it: both runs below were read by the same rules and the same judge.
+#[test]
+fn a_judge_that_had_nothing_to_decide_is_named_all_the_same() {
+    let (idle, busy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let all_a = (0..ROWS).map(|i| (i.to_string(), "A".to_string())).collect();
+    let run = answered(choice(), &table(), idle.path(), &all_a, Some(&mut pool()));
+    assert_eq!(run.score().unwrap().judge.as_deref(), Some("pool"));
+    answered(choice(), &table(), busy.path(), &answers(), Some(&mut pool())).score().unwrap();
+    Comparison::of_folders(idle.path(), busy.path()).unwrap();
+}
+
 #[test]
 fn two_runs_are_compared_question_by_question() {
     let (ours, theirs, limited) =
@@ -236,6 +274,79 @@ fn two_runs_are_compared_question_by_question() {
     assert!(error.contains("limit differs"), "{error}");
     let error = Comparison::of_folders(ours.path(), "/nowhere".as_ref()).unwrap_err().to_string();
     assert!(error.contains("/nowhere/run.json"), "{error}");
+}
+
+#[test]
+fn runs_with_unequal_judges_are_not_compared() {
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [plain, pooled, other] = &folders;
+    answered(choice(), &table(), plain.path(), &answers(), None).score().unwrap();
+    answered(choice(), &table(), pooled.path(), &answers(), Some(&mut pool())).score().unwrap();
+    let run = answered(choice(), &table(), other.path(), &answers(), None);
+    run.judge("other", &mut pool(), |_, _| ControlFlow::Continue(())).unwrap();
+    run.score().unwrap();
+    for (first, second, expected) in [
+        (plain, pooled, "no judge read the answers of the first, pool those of the second"),
+        (pooled, other, "pool read the answers of the first, other those of the second"),
+    ] {
+        let error = Comparison::of_folders(first.path(), second.path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(error.contains(&first.path().display().to_string()), "{error}");
+    }
+    Comparison::of_folders(pooled.path(), pooled.path()).unwrap();
+}
+
+/// A rule needs no judge, and is the same beside one.
+#[test]
+fn a_judge_of_answers_that_a_rule_compares_is_not_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = answered(Kind::named("chartqa").unwrap(), &table(), folder.path(), &answers(), Some(&mut pool()));
+    assert_eq!(run.score().unwrap().judge, None);
+}
+
+#[test]
+fn scores_of_other_answers_or_replies_are_not_compared() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run = answered(choice(), &table(), ours.path(), &answers(), Some(&mut pool()));
+    answered(choice(), &table(), theirs.path(), &answers(), Some(&mut pool())).score().unwrap();
+    run.score().unwrap();
+    for name in [ANSWERS_FILE, REPLIES_FILE] {
+        let path = ours.path().join(name);
+        let stored = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, stored.replacen(":\"A\"", ":\"B\"", 1)).unwrap();
+        for (first, second) in [(&ours, &theirs), (&theirs, &ours)] {
+            let error = Comparison::of_folders(first.path(), second.path()).unwrap_err().to_string();
+            assert!(error.contains("scored before its answers or replies changed"), "{name}: {error}");
+            assert!(error.starts_with(&ours.path().display().to_string()), "{name}: {error}");
+        }
+        run.score().unwrap();
+        Comparison::of_folders(ours.path(), theirs.path()).unwrap();
+        std::fs::write(&path, stored).unwrap();
+        run.score().unwrap();
+    }
+}
+
+/// Both rotations of each question, as MMBench has them: all first rotations, then all second ones.
+#[test]
+fn a_limit_counts_questions_with_all_their_rotations() {
+    let row =
+        |turn: usize, i: usize| format!("{}\twhat ?\tone\ttwo\t{}\n", turn * 1_000_000 + i, ["A", "B"][(i + turn) % 2]);
+    let rows: String = (0..2).flat_map(|turn| (1..=3).map(move |i| row(turn, i))).collect();
+    let table =
+        Table::from_bytes("t.tsv".as_ref(), format!("index\tquestion\tA\tB\tanswer\n{rows}").as_bytes()).unwrap();
+    let all_a: HashMap<String, String> = table.rows().map(|row| (row.index().to_string(), "A".into())).collect();
+    for (kind, asked, points) in
+        [("circular", &["1", "2", "1000001", "1000002"][..], 0.0), ("choice", &["1", "2"], 1.0)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = Plan { limit: Some(2), ..plan(Kind::named(kind).unwrap(), table.clone()) };
+        let run = Evaluation::open(plan, folder.path()).unwrap();
+        let mut answerer = Recorded::new(all_a.clone(), 1);
+        assert_eq!(run.ask(&mut answerer, go).unwrap(), Outcome::Finished);
+        assert_eq!(answerer.asked, asked);
+        let overall = run.score().unwrap().overall();
+        assert_eq!((overall.points, overall.total), (points, 2), "{kind}");
+    }
 }
 
 proptest! {

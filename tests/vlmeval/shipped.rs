@@ -127,6 +127,27 @@ fn a_model_that_is_stopped_and_resumed_gives_the_files_of_one_that_was_not() {
     assert!(overall.rate() > 0.85, "{overall:?}");
 }
 
+/// The third of six questions is longer than the model's positions allow, in a block of five.
+#[test]
+fn a_question_that_cannot_be_generated_hinders_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = "how ".repeat(33_000);
+    let question = |i: usize| if i == 3 { long.as_str() } else { "how many ?" };
+    let rows: String = (1..=6).map(|i| format!("{i}\t{}\t1\n", question(i))).collect();
+    let table = Table::from_bytes("t.tsv".as_ref(), format!("index\tquestion\tanswer\n{rows}").as_bytes()).unwrap();
+    let model = Qwen2_5Vl::from_folder(&examples().join("ril_qwen/assets/teacher_a"), &Device::flex()).unwrap();
+    let run = Evaluation::open(crate::support::plan(Kind::named("free").unwrap(), table), folder.path()).unwrap();
+    let mut answerer = LocalAnswerer { model, rows_at_once: 5 };
+    let error = run.ask(&mut answerer, |_| ControlFlow::Continue(())).unwrap_err();
+    let error = ril::explain(&error);
+    assert!(error.contains("1 of 6 requests failed, the first for row 3"), "{error}");
+    assert_eq!(run.answered().unwrap(), 5);
+    // Asked again with others of its block, they keep what they have.
+    let stored = std::fs::read(folder.path().join(ANSWERS_FILE)).unwrap();
+    run.ask(&mut answerer, |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(std::fs::read(folder.path().join(ANSWERS_FILE)).unwrap(), stored);
+}
+
 #[test]
 fn a_file_without_answers_is_asked_and_not_scored() {
     let folder = tempfile::tempdir().unwrap();

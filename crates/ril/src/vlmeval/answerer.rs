@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ril_models::ChatModel;
-use ril_models::generate::{FinishReason, SamplingParams, generate};
+use ril_models::generate::{Completion, FinishReason, SamplingParams, generate};
 
 use super::prompt::Query;
 use crate::error::RilError;
@@ -96,17 +96,8 @@ impl<M: ChatModel + Sync> Answerer for LocalAnswerer<M> {
                     }
                 }
             }
-            if prompts.is_empty() {
-                continue;
-            }
-            let input = prompt_batch(&prompts.iter().map(|(_, prompt)| prompt).collect::<Vec<_>>())?;
-            let sampling = SamplingParams { num_samples: 1, ..chunk[0].sampling.clone() };
-            for ((place, _), completion) in prompts.iter().zip(generate(&self.model, &input, &sampling)?) {
-                let text = self.model.decode(&completion.token_ids)?;
-                let is_truncated = completion.finish_reason == FinishReason::Length;
-                if tell(*place, Ok(Answer { text, is_truncated })).is_break() {
-                    return Ok(());
-                }
+            if self.tell_block(&prompts, &chunk[0].sampling, requests, tell).is_break() {
+                return Ok(());
             }
         }
         Ok(())
@@ -117,8 +108,41 @@ impl<M: ChatModel + Sync> Answerer for LocalAnswerer<M> {
     }
 }
 
-impl<M: ChatModel> LocalAnswerer<M> {
+impl<M: ChatModel + Sync> LocalAnswerer<M> {
     fn encode(&self, query: &Query) -> Result<Prompt, RilError> {
         Prompt::encode(&self.model, &[query.message()?])
+    }
+
+    /// Answers prompts together and tells of each at its place. When they cannot be generated together (one is longer
+    /// than the model's positions, say), each is generated alone, so that only those fail that cannot be.
+    fn tell_block(
+        &self,
+        prompts: &[(usize, Arc<Prompt>)],
+        sampling: &SamplingParams,
+        requests: &[Request],
+        tell: &mut Tell<'_>,
+    ) -> ControlFlow<()> {
+        match self.generate(prompts, sampling) {
+            Ok(answers) => prompts.iter().zip(answers).try_for_each(|((place, _), answer)| tell(*place, Ok(answer))),
+            Err(error) if prompts.len() == 1 => tell(prompts[0].0, Err(error)),
+            Err(_) => prompts.chunks(1).try_for_each(|row| {
+                let place = row[0].0;
+                tell(place, self.generate(row, &requests[place].sampling).map(|mut answers| answers.remove(0)))
+            }),
+        }
+    }
+
+    /// One answer to each prompt.
+    fn generate(&self, prompts: &[(usize, Arc<Prompt>)], sampling: &SamplingParams) -> Result<Vec<Answer>, RilError> {
+        if prompts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let input = prompt_batch(&prompts.iter().map(|(_, prompt)| prompt).collect::<Vec<_>>())?;
+        let sampling = SamplingParams { num_samples: 1, ..sampling.clone() };
+        let answer = |completion: Completion| {
+            let text = self.model.decode(&completion.token_ids)?;
+            Ok(Answer { text, is_truncated: completion.finish_reason == FinishReason::Length })
+        };
+        generate(&self.model, &input, &sampling)?.into_iter().map(answer).collect()
     }
 }

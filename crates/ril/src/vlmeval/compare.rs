@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::error::VlmEvalError;
-use super::report::ScoreLine;
-use super::run::{RUN_FILE, SCORES_FILE};
+use super::evidence::{evidence_sha256, stored_answers, stored_replies};
+use super::report::{Results, ScoreLine};
+use super::run::{RESULTS_FILE, RUN_FILE, SCORES_FILE};
 use super::store::Settings;
 use crate::error::RilError;
 use crate::eval::{PairedComparison, Z_95, aligned, p_value_text, signed_points};
@@ -27,7 +28,8 @@ impl Comparison {
     /// Compares two folders that were scored.
     ///
     /// # Errors
-    /// [`VlmEvalError::Incomparable`] for other questions or none; those of the files.
+    /// [`VlmEvalError::Incomparable`] for other questions or none, [`VlmEvalError::OtherJudge`] for other judges,
+    /// [`VlmEvalError::StaleScores`] where answers or replies changed after they were scored; those of the files.
     pub fn of_folders(candidate: &Path, baseline: &Path) -> Result<Self, RilError> {
         let incomparable = |reason: String| VlmEvalError::Incomparable {
             first: candidate.to_path_buf(),
@@ -40,6 +42,11 @@ impl Comparison {
             if a != b {
                 return Err(incomparable(format!("{name} differs")).into());
             }
+        }
+        if ours.judge != theirs.judge {
+            let (first, second) = (candidate.to_path_buf(), baseline.to_path_buf());
+            let (first_judge, second_judge) = (ours.judge, theirs.judge);
+            return Err(VlmEvalError::OtherJudge { first, first_judge, second, second_judge }.into());
         }
         let indices = |scored: &Scored| scored.lines.iter().map(|line| line.index.clone()).collect::<Vec<_>>();
         if indices(&ours) != indices(&theirs) || ours.lines.is_empty() {
@@ -90,6 +97,7 @@ impl Comparison {
 struct Scored {
     folder: PathBuf,
     settings: Settings,
+    judge: Option<String>,
     lines: Vec<ScoreLine>,
 }
 
@@ -105,7 +113,11 @@ impl Scored {
             return Err(missing(SCORES_FILE)());
         }
         let lines = Journal::read(&scores)?;
-        Ok(Self { folder: folder.to_path_buf(), settings, lines })
+        let results = Results::read(&folder.join(RESULTS_FILE))?.ok_or_else(missing(RESULTS_FILE))?;
+        if results.evidence_sha256 != evidence_sha256(&stored_answers(folder)?, &stored_replies(folder)?) {
+            return Err(VlmEvalError::StaleScores { path: folder.to_path_buf() }.into());
+        }
+        Ok(Self { folder: folder.to_path_buf(), settings, judge: results.judge, lines })
     }
 
     /// The model's name, or the folder's when both have the same model.

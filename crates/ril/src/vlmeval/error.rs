@@ -102,4 +102,30 @@ pub enum VlmEvalError {
         /// What differs.
         reason: String,
     },
+    /// Two folders whose answers were read by different judges: their scores differ by more than the models.
+    #[error(
+        "{first} and {second} cannot be compared: {} read the answers of the first, {} those of the second",
+        judge(.first_judge),
+        judge(.second_judge)
+    )]
+    OtherJudge {
+        /// One folder.
+        first: PathBuf,
+        /// Who judged it; `None` when nobody did.
+        first_judge: Option<String>,
+        /// The other.
+        second: PathBuf,
+        /// Who judged that one.
+        second_judge: Option<String>,
+    },
+    /// A folder whose scores are not those of the answers and replies beside them.
+    #[error("{path}: was scored before its answers or replies changed; score it again")]
+    StaleScores {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+fn judge(name: &Option<String>) -> &str {
+    name.as_deref().unwrap_or("no judge")
 }

@@ -11,9 +11,16 @@ use crate::error::RilError;
 
 /// Bytes read at the start and at the end of each file: weights of gigabytes are not read as a whole.
 const SAMPLE: u64 = 1 << 20;
+/// Even offsets at which a piece is read too.
+const PIECES: u64 = 256;
+/// Bytes of a piece.
+const PIECE: u64 = 1 << 16;
 
-/// SHA-256 of names, lengths, first and last mebibyte of a checkpoint's files (`.json`, `.safetensors`, `.jinja`,
-/// `.txt`), in hexadecimal digits.
+/// SHA-256 of what a checkpoint's files hold (`.json`, `.safetensors`, `.jinja`, `.txt`), in hexadecimal digits.
+///
+/// Files of up to 18 MiB are read as a whole. Of a larger one count name, length, first and last mebibyte, and 64 KiB at each of 256
+/// even offsets: a change is seen where it covers a 256th of the file in one piece, as one of a decoder's large matrices does; a
+/// smaller one may be missed.
 ///
 /// # Errors
 /// [`RilError::Io`].
@@ -39,9 +46,15 @@ fn sample(path: &Path, digest: &mut Sha256) -> std::io::Result<()> {
     let length = file.metadata()?.len();
     digest.update(length.to_le_bytes());
     let mut bytes = Vec::new();
-    file.by_ref().take(SAMPLE).read_to_end(&mut bytes)?;
-    file.seek(SeekFrom::Start(length.saturating_sub(SAMPLE)))?;
-    file.take(SAMPLE).read_to_end(&mut bytes)?;
+    if length <= 2 * SAMPLE + PIECES * PIECE {
+        file.read_to_end(&mut bytes)?;
+    } else {
+        let pieces = (0..PIECES).map(|i| (length / PIECES * i, PIECE));
+        for (start, count) in [(0, SAMPLE), (length - SAMPLE, SAMPLE)].into_iter().chain(pieces) {
+            file.seek(SeekFrom::Start(start))?;
+            file.by_ref().take(count).read_to_end(&mut bytes)?;
+        }
+    }
     digest.update(bytes);
     Ok(())
 }

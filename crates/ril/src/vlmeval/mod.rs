@@ -43,6 +43,7 @@ mod benchmarks;
 mod cell;
 mod compare;
 mod error;
+mod evidence;
 mod failures;
 mod fingerprint;
 mod matching;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::benchmarks::Kind;
 use super::scorer::{Decided, Item, JudgeUse};
-use super::store::Settings;
+use super::store::{Settings, read_json};
 use super::table::Table;
 use crate::error::RilError;
 use crate::eval::{aligned, percent, wilson};
@@ -95,6 +95,9 @@ pub struct Results {
     pub settings: Settings,
     /// Who judged, if anybody.
     pub judge: Option<String>,
+    /// SHA-256 of the answers and replies that were scored, in hexadecimal digits: what tells whether the scores are theirs.
+    #[serde(default)]
+    pub evidence_sha256: String,
     /// How answers were read, in words.
     pub reading: String,
     /// Questions whose answer could not be read; they count as wrong.
@@ -107,14 +110,23 @@ pub struct Results {
     pub lines: Vec<Line>,
 }
 
+/// What a table is a table of, beside its scores.
+pub(super) struct Scored {
+    pub settings: Settings,
+    pub judge: Option<String>,
+    pub evidence_sha256: String,
+}
+
 impl Results {
-    pub(super) fn new(kind: &Kind, settings: Settings, judge: Option<String>, table: &Table, items: &[Item]) -> Self {
+    pub(super) fn new(kind: &Kind, run: Scored, table: &Table, items: &[Item]) -> Self {
+        let Scored { settings, judge, evidence_sha256 } = run;
         let count = |decided| items.iter().filter(|item| item.grade.decided == decided).count();
         let reading = reading(kind, judge.as_deref());
         Self {
             kind: kind.name.into(),
             settings,
             judge,
+            evidence_sha256,
             reading,
             unread: count(Decided::Unread),
             judged: count(Decided::Judge),
@@ -127,6 +139,14 @@ impl Results {
     #[must_use]
     pub fn overall(&self) -> Score {
         self.lines.first().map(|line| line.score).unwrap_or_default()
+    }
+
+    /// Reads the file; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`RilError::Models`] for the file, [`RilError::Line`] for its content.
+    pub fn read(path: &Path) -> Result<Option<Self>, RilError> {
+        read_json(path)
     }
 
     /// Writes the file in one piece.

@@ -9,21 +9,21 @@
 //! RUN/results.json     the table
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ril_models::files::write_atomic;
 use ril_models::generate::SamplingParams;
-use serde::{Deserialize, Serialize};
 
 use super::answerer::{Answer, Answerer, Request};
 use super::benchmarks::Kind;
 use super::error::VlmEvalError;
+use super::evidence::{AnswerLine, ReplyLine, by_index, evidence_sha256, stored_answers, stored_replies};
 use super::failures::Failures;
 use super::prompt::Query;
-use super::report::{Results, ScoreLine};
-use super::scorer::{Evidence, Inquiry, Item};
+use super::report::{Results, ScoreLine, Scored};
+use super::scorer::{Evidence, Inquiry, Item, JudgeUse};
 use super::store::Settings;
 use super::table::Table;
 use crate::error::RilError;
@@ -44,22 +44,6 @@ pub const SCORES_FILE: &str = "scores.jsonl";
 /// The table.
 pub const RESULTS_FILE: &str = "results.json";
 
-/// A line of [`ANSWERS_FILE`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct AnswerLine {
-    index: String,
-    answer: String,
-    is_truncated: bool,
-}
-
-/// A line of [`REPLIES_FILE`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct ReplyLine {
-    index: String,
-    attempt: usize,
-    reply: String,
-}
-
 /// A benchmark, and the folder of its answers.
 #[derive(Debug)]
 pub struct Evaluation {
@@ -77,7 +61,8 @@ pub struct Plan {
     pub kind: &'static Kind,
     /// The benchmark.
     pub table: Table,
-    /// Rows that are asked, from the first; `None` asks all.
+    /// Questions that are asked, from the first; `None` asks all. A question is a row, or in circular evaluation all
+    /// rotations of one: with some of them left out it would be easier.
     pub limit: Option<usize>,
     /// Who answers, as tables name it.
     pub model: String,
@@ -100,7 +85,7 @@ impl Evaluation {
         }
         sampling.validate()?;
         if let Some(limit) = limit {
-            table.truncate(limit);
+            kind.scorer.limit(&mut table, limit)?;
         }
         for row in table.rows() {
             kind.prompt.query(&row)?;
@@ -140,7 +125,7 @@ impl Evaluation {
     /// # Errors
     /// Those of the file.
     pub fn answered(&self) -> Result<usize, RilError> {
-        Ok(self.answers()?.len())
+        Ok(stored_answers(&self.folder)?.len())
     }
 
     /// Asks for the answers that are not there yet; `progress` is told how many are there, and may ask to stop.
@@ -179,7 +164,8 @@ impl Evaluation {
         Ok(outcome(answered.len() < self.table.len()))
     }
 
-    /// Asks the judge what exact matching leaves open, once all answers are there. `progress` is told how many of
+    /// Asks the judge what exact matching leaves open, once all answers are there. The folder is bound to the judge by
+    /// its first reply: until then another one may be asked, and [`score`](Self::score) knows of none. `progress` is told how many of
     /// how many answers are settled, and may ask to stop.
     ///
     /// # Errors
@@ -191,10 +177,12 @@ impl Evaluation {
         mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Outcome, RilError> {
         self.check_truth()?;
-        Settings::default().with("judge", name).claim(&self.folder.join(JUDGE_FILE))?;
-        let answers = self.answers()?;
+        let answers = stored_answers(&self.folder)?;
         self.check_complete(Evidence { answers: &answers, replies: None })?;
         let (mut journal, lines) = Journal::open(&self.folder.join(REPLIES_FILE))?;
+        let (claim, path) = (Settings::default().with("judge", name), self.folder.join(JUDGE_FILE));
+        // A judge that never replied (its name was mistyped, its server away) has no hold on the folder.
+        if lines.is_empty() { claim.write(&path) } else { claim.claim(&path) }?;
         let mut replies = by_index(lines);
         let evidence = Evidence { answers: &answers, replies: Some(&replies) };
         let inquiries = self.kind.scorer.inquiries(&self.table, evidence)?;
@@ -238,7 +226,7 @@ impl Evaluation {
     /// # Errors
     /// Those of the files.
     pub fn open_for_judge(&self) -> Result<usize, RilError> {
-        let (answers, replies) = (self.answers()?, self.replies()?);
+        let (answers, replies) = (stored_answers(&self.folder)?, stored_replies(&self.folder)?);
         self.unjudged(Evidence { answers: &answers, replies: Some(&replies) })
     }
 
@@ -250,17 +238,30 @@ impl Evaluation {
     /// there; those of the files.
     pub fn score(&self) -> Result<Results, RilError> {
         self.check_truth()?;
-        let answers = self.answers()?;
-        let judge = Settings::read(&self.folder.join(JUDGE_FILE))?;
-        let replies = if judge.is_some() { Some(self.replies()?) } else { None };
-        let evidence = Evidence { answers: &answers, replies: replies.as_ref() };
+        let answers = stored_answers(&self.folder)?;
+        let replies = stored_replies(&self.folder)?;
+        let judge = self.judge_of(Evidence { answers: &answers, replies: Some(&replies) })?;
+        let evidence = Evidence { answers: &answers, replies: judge.is_some().then_some(&replies) };
         self.check_complete(evidence)?;
         let items = self.kind.scorer.items(&self.table, evidence)?;
-        let judge = judge.and_then(|judge| Some(judge.0.get("judge")?.as_str()?.to_string()));
-        let results = Results::new(self.kind, self.settings.clone(), judge, &self.table, &items);
+        let evidence_sha256 = evidence_sha256(&answers, &replies);
+        let run = Scored { settings: self.settings.clone(), judge, evidence_sha256 };
+        let results = Results::new(self.kind, run, &self.table, &items);
         self.write_scores(&items)?;
         results.write(&self.folder.join(RESULTS_FILE))?;
         Ok(results)
+    }
+
+    /// Who judged: nobody while a judge that was asked has not replied.
+    fn judge_of(&self, evidence: Evidence<'_>) -> Result<Option<String>, RilError> {
+        let Some(judge) = Settings::read(&self.folder.join(JUDGE_FILE))? else { return Ok(None) };
+        let has_replied = evidence.replies.is_some_and(|replies| !replies.is_empty());
+        // Where nothing was left to it, it has read all that it would.
+        let is_done = self.unjudged(evidence)? == 0;
+        let name = judge.0.get("judge").and_then(|name| name.as_str()).map(str::to_string);
+        // What a rule compares is the same beside any judge.
+        let is_of_use = self.kind.scorer.judge_use() != JudgeUse::Never;
+        Ok(name.filter(|_| is_of_use && (has_replied || is_done)))
     }
 
     fn check_truth(&self) -> Result<(), RilError> {
@@ -293,15 +294,6 @@ impl Evaluation {
             |item: &Item| serde_json::to_string(&ScoreLine::from(item)).expect("texts and numbers are JSON") + "\n";
         let text: String = items.iter().map(line).collect();
         Ok(write_atomic(&self.folder.join(SCORES_FILE), text.as_bytes())?)
-    }
-
-    fn answers(&self) -> Result<HashMap<String, String>, RilError> {
-        let lines: Vec<AnswerLine> = Journal::read(&self.folder.join(ANSWERS_FILE))?;
-        Ok(lines.into_iter().map(|line| (line.index, line.answer)).collect())
-    }
-
-    fn replies(&self) -> Result<HashMap<String, Vec<String>>, RilError> {
-        Ok(by_index(Journal::read(&self.folder.join(REPLIES_FILE))?))
     }
 
     /// Places of the rows in every block of `block` rows that is not answered as a whole.
@@ -352,15 +344,6 @@ impl Evaluation {
     fn index(&self, place: usize) -> &str {
         self.table.row(place).expect("places count the table's rows").index()
     }
-}
-
-/// Replies by row, in the order of the tries.
-fn by_index(lines: Vec<ReplyLine>) -> HashMap<String, Vec<String>> {
-    let mut by_attempt: HashMap<String, BTreeMap<usize, String>> = HashMap::new();
-    for line in lines {
-        by_attempt.entry(line.index).or_default().insert(line.attempt, line.reply);
-    }
-    by_attempt.into_iter().map(|(index, replies)| (index, replies.into_values().collect())).collect()
 }
 
 fn outcome(is_stopped: bool) -> Outcome {

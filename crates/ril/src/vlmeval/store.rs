@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ril_models::files::{read_if_present, write_atomic};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,9 +29,16 @@ impl Settings {
     /// # Errors
     /// [`RilError::Models`] for the file, [`RilError::Line`] for its content.
     pub fn read(path: &Path) -> Result<Option<Self>, RilError> {
-        let Some(bytes) = read_if_present(path)? else { return Ok(None) };
-        let broken = |e: serde_json::Error| RilError::Line { path: path.into(), line: e.line(), reason: e.to_string() };
-        serde_json::from_slice(&bytes).map(Some).map_err(broken)
+        read_json(path)
+    }
+
+    /// Stores the settings in place of those that are stored.
+    ///
+    /// # Errors
+    /// [`RilError::Models`] with the path.
+    pub fn write(&self, path: &Path) -> Result<(), RilError> {
+        let text = serde_json::to_string_pretty(self).expect("a map of JSON values is JSON") + "\n";
+        Ok(write_atomic(path, text.as_bytes())?)
     }
 
     /// Stores the settings, or checks that those that are stored are these.
@@ -38,10 +46,7 @@ impl Settings {
     /// # Errors
     /// [`VlmEvalError::OtherSettings`] with the first that differs; those of the files.
     pub fn claim(&self, path: &Path) -> Result<(), RilError> {
-        let Some(stored) = Self::read(path)? else {
-            let text = serde_json::to_string_pretty(self).expect("a map of JSON values is JSON") + "\n";
-            return Ok(write_atomic(path, text.as_bytes())?);
-        };
+        let Some(stored) = Self::read(path)? else { return self.write(path) };
         let shown = |value: Option<&Value>| value.map_or("nothing".to_string(), Value::to_string);
         let names = stored.0.keys().chain(self.0.keys());
         let differing = names.into_iter().find(|name| stored.0.get(*name) != self.0.get(*name));
@@ -56,6 +61,13 @@ impl Settings {
             .into()),
         }
     }
+}
+
+/// A file that is one JSON value; `None` when there is no such file.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RilError> {
+    let Some(bytes) = read_if_present(path)? else { return Ok(None) };
+    let broken = |e: serde_json::Error| RilError::Line { path: path.into(), line: e.line(), reason: e.to_string() };
+    serde_json::from_slice(&bytes).map(Some).map_err(broken)
 }
 
 #[cfg(test)]

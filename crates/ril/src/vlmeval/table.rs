@@ -133,6 +133,12 @@ impl Table {
         self.rows.truncate(count);
     }
 
+    /// Keeps the rows at these places.
+    pub fn retain(&mut self, is_kept: impl Fn(usize) -> bool) {
+        let mut places = 0..;
+        self.rows.retain(|_| places.next().is_some_and(&is_kept));
+    }
+
     fn index_rows(&mut self, lines: &[u64]) -> Result<(), VlmEvalError> {
         let missing = || VlmEvalError::MissingColumn {
             path: self.path.clone(),

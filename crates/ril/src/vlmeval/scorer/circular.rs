@@ -45,6 +45,13 @@ fn groups<'a>(table: &'a Table) -> Result<Vec<Vec<Row<'a>>>, VlmEvalError> {
     Ok(order.into_iter().map(|group| rows.remove(&group).unwrap_or_default().into_values().collect()).collect())
 }
 
+/// Places of the rows of the first `count` questions, every rotation of each.
+pub(super) fn first_places(table: &Table, count: usize) -> Result<HashSet<usize>, VlmEvalError> {
+    let questions = groups(table)?;
+    let kept: HashSet<&str> = questions.iter().take(count).flatten().map(Row::index).collect();
+    Ok(table.rows().enumerate().filter(|(_, row)| kept.contains(row.index())).map(|(place, _)| place).collect())
+}
+
 /// Rows about which nobody need be asked: those of a question with a rotation that names a wrong option by itself.
 pub(super) fn decided(
     rules: ChoiceRules,

@@ -190,6 +190,21 @@ impl Scorer {
         Ok(())
     }
 
+    /// Keeps the first `count` questions: rows, or where rotations count together all rotations of each.
+    ///
+    /// # Errors
+    /// [`VlmEvalError::Cell`].
+    pub fn limit(self, table: &mut Table, count: usize) -> Result<(), VlmEvalError> {
+        match self {
+            Self::Circular(_) => {
+                let places = circular::first_places(table, count)?;
+                table.retain(|place| places.contains(&place));
+            }
+            _ => table.truncate(count),
+        }
+        Ok(())
+    }
+
     /// What a judge must be asked, in the order of the table.
     ///
     /// # Errors
