@@ -36,9 +36,11 @@ const PIECES: [&str; 18] = [
 
 const QUESTION: &str = "What is it?\nA. cat\nB. dog\nC. black cat\nD. the";
 
+type RuleAndReference = (Box<dyn Reward>, &'static str);
+
 /// Every rule with a reference that it applies to; the rule judge with one for each of its rules.
-fn rules() -> Result<Vec<(Box<dyn Reward>, &'static str)>, RewardError> {
-    let mut rules: Vec<(Box<dyn Reward>, &str)> = vec![
+fn rules() -> Result<Vec<RuleAndReference>, RewardError> {
+    let mut rules: Vec<RuleAndReference> = vec![
         (Box::new(ExactMatch::default()), "B"),
         (Box::new(ExactMatch::new(Normalisation::Squad)), "B"),
         (Box::new(NumericMatch { units: UnitRule::Converted, ..NumericMatch::default() }), "5 cm"),
