@@ -4,7 +4,7 @@ use crate::conclusion;
 use crate::number::{Number, plain, scan};
 use crate::tokens::is_negation;
 use crate::units::Unit;
-use crate::words::{each_word, end_of, number_in_words, words};
+use crate::words::{number_in_words, words, words_before};
 
 /// A number and the unit behind it.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ fn last_number(text: &str) -> Last {
     let text = without_parentheses(&text).filter(|rest| has_number(rest)).unwrap_or(text);
     let text = without_aside(&text);
     let found = scan(text);
-    let Some(last) = found.iter().rfind(|(_, span)| !is_denied(end_of(&text[..span.start]))) else {
+    let Some(last) = found.iter().rfind(|(_, span)| !is_denied(&text[..span.start])) else {
         return if found.is_empty() { in_words(text) } else { Last::Denied };
     };
     let (number, span) = last;
@@ -67,10 +67,9 @@ fn has_number(text: &str) -> bool {
 
 /// True when the last word before a number denies it.
 fn is_denied(before: &str) -> bool {
-    let is_clause_end = |c: char| matches!(c, '.' | ',' | ';' | ':' | '!' | '?' | '\n' | '=');
-    let clause = before.rsplit(is_clause_end).next().unwrap_or_default();
     let is_article = |word: &String| matches!(word.as_str(), "a" | "an" | "the");
-    each_word(clause).rfind(|word| !is_article(word)).is_some_and(|word| is_negation(&word))
+    let mut words = words_before(before, &['.', ',', ';', ':', '!', '?', '\n', '=']);
+    words.find(|word| !is_article(word)).is_some_and(|word| is_negation(&word))
 }
 
 /// `text` without what stands in parentheses; `None` when there are none, or they do not close.

@@ -1,7 +1,7 @@
 //! Lone letters in an answer, and what the answer says of them.
 
 use crate::tokens::is_negation;
-use crate::words::{each_word, end_of, start_of};
+use crate::words::{words_after, words_before};
 
 /// A lone letter that can be meant as an option.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub(crate) fn letters(text: &str, is_option: impl Fn(char) -> bool) -> Vec<Lette
     let mut end = None;
     let last = text.trim_end().len();
     for (at, c) in text.char_indices().filter(|(_, c)| is_option(c.to_ascii_uppercase())) {
-        let (before, after) = (end_of(&text[..at]), start_of(&text[at + 1..]));
+        let (before, after) = (&text[..at], &text[at + 1..]);
         let joins = |c: char| c.is_alphanumeric() || matches!(c, '\'' | '’' | '-' | '_' | '\\');
         if before.ends_with(joins) || after.starts_with(joins) {
             continue;
@@ -74,9 +74,8 @@ fn is_join(between: &str) -> bool {
 
 /// `option B`, `answer: B`, `the correct option is B`, `the answer to the question is B`, `it must be B`.
 fn is_announced(before: &str) -> bool {
-    let clause = before.rsplit(['.', ',', ';', '!', '?', '\n']).next().unwrap_or_default();
     let is_name = |word: String| matches!(word.as_str(), "option" | "choice" | "answer");
-    let mut words = each_word(clause).rev();
+    let mut words = words_before(before, &['.', ',', ';', '!', '?', '\n']);
     let Some(last) = words.next() else { return false };
     let is_verb = matches!(last.as_str(), "is" | "be");
     is_name(last) || (is_verb && words.any(is_name))
@@ -84,14 +83,14 @@ fn is_announced(before: &str) -> bool {
 
 /// Whether `after` goes on with "is", "are" or their like and one of `verdicts`, items of a list left out.
 fn says_of(after: &str, verdicts: &[&str]) -> bool {
-    let sentence = after.split(['!', '?', '\n', ',', ';']).next().unwrap_or_default();
-    let mut words = each_word(sentence).filter(|word| !matches!(word.as_str(), "the" | "a" | "an"));
+    let words = words_after(after, &['!', '?', '\n', ',', ';']);
+    let mut words = words.filter(|word| !matches!(word.as_str(), "the" | "a" | "an"));
     let is_verb = words.next().is_some_and(|word| matches!(word.as_str(), "is" | "are" | "must" | "should"));
     is_verb && words.find(|word| word != "be").is_some_and(|word| verdicts.contains(&word.as_str()))
 }
 
 fn is_behind_negation(before: &str) -> bool {
-    let clause = before.rsplit(['.', ',', ';', ':', '!', '?', '\n']).next().unwrap_or_default();
     let is_filler = |word: &String| matches!(word.as_str(), "option" | "choice" | "answer" | "the");
-    each_word(clause).rfind(|word| !is_filler(word)).is_some_and(|word| is_negation(&word))
+    let mut words = words_before(before, &['.', ',', ';', ':', '!', '?', '\n']);
+    words.find(|word| !is_filler(word)).is_some_and(|word| is_negation(&word))
 }

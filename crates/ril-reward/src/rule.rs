@@ -6,11 +6,11 @@ use rayon::prelude::*;
 
 use crate::{RewardError, Sample, Verdict};
 
-/// How many samples a thread takes at least, and a batch that runs on the calling thread at most: a fast rule costs
+/// How many samples a thread takes at least; a batch too small for two threads runs on the calling one. A fast rule costs
 /// microseconds, waking a pool more, but a slow one (a table, a formula) costs milliseconds.
 const SAMPLES_PER_THREAD: usize = 8;
 
-/// `rule` of every sample, in order; batches of more than 8 run in parallel. A panic becomes an error that names the reward and
+/// `rule` of every sample, in order; batches of 16 and more run in parallel. A panic becomes an error that names the reward and
 /// the sample; of several failures the first in the batch is reported, whatever thread met it.
 pub(crate) fn each<T, R>(name: &str, samples: &[Sample<'_>], rule: R) -> Result<Vec<T>, RewardError>
 where
@@ -22,7 +22,7 @@ where
         catch_unwind(AssertUnwindSafe(|| rule(index, sample)))
             .unwrap_or_else(|payload| Err(RewardError::panicked(name, Some(index), &*payload)))
     };
-    if samples.len() <= SAMPLES_PER_THREAD {
+    if samples.len() < 2 * SAMPLES_PER_THREAD {
         return samples.iter().enumerate().map(guarded).collect();
     }
     let rows = samples.par_iter().with_min_len(SAMPLES_PER_THREAD).enumerate();
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_rows_of_a_step_run_in_parallel_and_a_handful_does_not() {
-        assert_eq!(threads(8), HashSet::from([current().id()]));
+        assert_eq!(threads(15), HashSet::from([current().id()]));
         assert!(threads(144).len() > 1 || rayon::current_num_threads() == 1);
     }
 }

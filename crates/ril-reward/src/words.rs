@@ -30,26 +30,33 @@ pub(crate) fn words(text: &str) -> Vec<String> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// How much of a text is looked at beside a word that it is said of: more than a clause, so that a text which repeats
-/// itself takes no more time than another of its length.
+/// How many bytes of a text are looked at beside a place in it: more than a clause, so that a text which repeats itself
+/// takes no more time than another of its length.
 const NEIGHBOURHOOD_BYTES: usize = 256;
 
-/// The first bytes of a text, as many as say something of the word before it.
-pub(crate) fn start_of(text: &str) -> &str {
-    &text[..text.floor_char_boundary(NEIGHBOURHOOD_BYTES)]
-}
-
-/// The last bytes of a text, as many as say something of the word behind it.
-pub(crate) fn end_of(text: &str) -> &str {
-    &text[text.ceil_char_boundary(text.len().saturating_sub(NEIGHBOURHOOD_BYTES))..]
-}
-
-/// The words of a text one by one, from either end: for the few beside a place.
-pub(crate) fn each_word(text: &str) -> impl DoubleEndedIterator<Item = String> {
-    let is_apostrophe = |c: char| matches!(c, '\'' | '’');
-    let parts = text.split(move |c: char| !c.is_alphanumeric() && !is_apostrophe(c));
-    let word = move |part: &str| part.chars().filter(|c| !is_apostrophe(*c)).collect::<String>().to_lowercase();
+/// The words at the start of a text up to one of `ends`, one by one.
+pub(crate) fn words_after(text: &str, ends: &[char]) -> impl Iterator<Item = String> {
+    let near = &text[..text.floor_char_boundary(NEIGHBOURHOOD_BYTES)];
+    let mut is_over = false;
+    let parts = near.split_inclusive(|c| !is_in_word(c));
+    let parts = parts.map_while(move |part| (!std::mem::replace(&mut is_over, part.ends_with(ends))).then_some(part));
     parts.map(word).filter(|word| !word.is_empty())
+}
+
+/// The words at the end of a text back to one of `ends`, the last one first.
+pub(crate) fn words_before(text: &str, ends: &[char]) -> impl Iterator<Item = String> {
+    let near = &text[text.ceil_char_boundary(text.len().saturating_sub(NEIGHBOURHOOD_BYTES))..];
+    let parts = near.split_inclusive(|c| !is_in_word(c)).rev();
+    parts.take_while(move |part| !part.ends_with(ends)).map(word).filter(|word| !word.is_empty())
+}
+
+fn is_in_word(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '\'' | '’')
+}
+
+/// What [`words`] makes of a word and the mark behind it.
+fn word(part: &str) -> String {
+    part.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 /// Where the words `run` stand one after the other in `text`, first position of each occurrence.
@@ -156,6 +163,18 @@ mod tests {
     fn words_are_lower_case_runs_of_letters_and_digits() {
         assert_eq!(words("It isn't B2, Zoë!  "), ["it", "isnt", "b2", "zoë"]);
         assert!(words(" ... ").is_empty());
+    }
+
+    #[test]
+    fn words_beside_a_place_stop_at_a_mark() {
+        let after = |text| words_after(text, &['.', ',']).collect::<Vec<_>>();
+        assert_eq!(after(" isn't (B) right, but wrong"), ["isnt", "b", "right"]);
+        assert_eq!(after(", but wrong"), [] as [&str; 0]);
+        let before = |text| words_before(text, &['.', ',']).collect::<Vec<_>>();
+        assert_eq!(before("Not Rome, It’s the Option "), ["option", "the", "its"]);
+        assert_eq!(before("Rome. "), [] as [&str; 0]);
+        assert_eq!(before("Rome"), ["rome"]);
+        assert!(before(&"né ".repeat(1000)).len() < 100 && after(&"né ".repeat(1000)).len() < 100);
     }
 
     #[test]
