@@ -47,6 +47,12 @@ fn cuts(stored: &[u8]) -> impl Iterator<Item = usize> {
     (0..=stored.len()).filter(is_cut)
 }
 
+/// The lines of a file that was cut here; one that only lacks its end is whole.
+fn whole_lines(stored: &[u8], cut: usize) -> &[u8] {
+    let end = stored[..cut].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    if stored.get(cut) == Some(&b'\n') { &stored[..=cut] } else { &stored[..end] }
+}
+
 fn go(_: usize) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
@@ -62,7 +68,7 @@ fn any_prefix_of_the_answers_ends_in_the_same_files_and_asks_for_what_is_missing
             let folder = tempfile::tempdir().unwrap();
             std::fs::copy(whole.path().join("run.json"), folder.path().join("run.json")).unwrap();
             std::fs::write(folder.path().join(ANSWERS_FILE), &stored[..cut]).unwrap();
-            let lines = stored[..cut].iter().filter(|b| **b == b'\n').count();
+            let lines = whole_lines(&stored, cut).iter().filter(|b| **b == b'\n').count();
             let mut answerer = Recorded::new(answers(), block);
             let run = Evaluation::open(plan(choice(), table()), folder.path()).unwrap();
             assert!(run.ask(&mut answerer, go).unwrap() == Outcome::Finished);
@@ -87,9 +93,11 @@ fn any_prefix_of_the_replies_ends_in_the_same_files() {
         }
         std::fs::write(folder.path().join(REPLIES_FILE), &stored[..cut]).unwrap();
         let run = Evaluation::open(plan(choice(), table()), folder.path()).unwrap();
-        let (open, lines) = (run.open_for_judge().unwrap(), stored[..cut].iter().filter(|b| **b == b'\n').count());
+        let lines = whole_lines(&stored, cut).iter().filter(|b| **b == b'\n').count();
+        let open = run.open_for_judge().unwrap();
         assert_eq!(run.score().is_err(), open > 0 && lines > 0, "a run that waits for its judge is not scored");
-        run.judge("pool", &mut Counting::at(&run, &stored[..cut]), |_, _| ControlFlow::Continue(())).unwrap();
+        run.judge("pool", &mut Counting::at(&run, whole_lines(&stored, cut)), |_, _| ControlFlow::Continue(()))
+            .unwrap();
         run.score().unwrap();
         assert_eq!(bytes(folder.path()), expected, "cut at {cut}");
     }

@@ -37,14 +37,12 @@ impl Journal {
             Err(TryLockError::WouldBlock) => return Err(RilError::Busy { path: path.into() }),
             Err(TryLockError::Error(source)) => return Err(RilError::io(path)(source)),
         }
-        let (whole, mut lines) = whole_lines(path)?;
-        let last = tail(path, whole)?;
-        let mut journal = Self { path: path.into(), file, length: whole as u64 };
-        journal.file.set_len(journal.length).map_err(RilError::io(path))?;
+        let Whole { length, lines, lacks_end } = Whole::read(path)?;
+        let mut journal = Self { path: path.into(), file, length };
+        journal.file.set_len(length).map_err(RilError::io(path))?;
         journal.file.seek(SeekFrom::End(0)).map_err(RilError::io(path))?;
-        if let Ok(line) = serde_json::from_slice(&last) {
-            lines.push(line);
-            journal.write(&[last.as_slice(), b"\n"].concat())?;
+        if lacks_end {
+            journal.write(b"\n")?;
         }
         Ok((journal, lines))
     }
@@ -54,7 +52,7 @@ impl Journal {
     /// # Errors
     /// [`RilError::Models`], [`RilError::Line`].
     pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, RilError> {
-        Ok(whole_lines(path)?.1)
+        Ok(Whole::read(path)?.lines)
     }
 
     /// Adds a line: see [`Self::extend`].
@@ -97,22 +95,31 @@ impl Journal {
     }
 }
 
-/// What stands behind the whole lines.
-fn tail(path: &Path, whole: usize) -> Result<Vec<u8>, RilError> {
-    Ok(read_if_present(path)?.unwrap_or_default().split_off(whole))
+/// What is whole of a file that may have been cut.
+struct Whole<T> {
+    /// Bytes of it.
+    length: u64,
+    lines: Vec<T>,
+    /// Whether the last line is there but for its end.
+    lacks_end: bool,
 }
 
-/// Length of the whole lines in bytes, and the lines.
-fn whole_lines<T: DeserializeOwned>(path: &Path) -> Result<(usize, Vec<T>), RilError> {
-    let bytes = read_if_present(path)?.unwrap_or_default();
-    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-    let mut lines = Vec::new();
-    for (i, line) in bytes[..whole].split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty())
-    {
-        let broken = |e: serde_json::Error| RilError::Line { path: path.into(), line: i + 1, reason: e.to_string() };
-        lines.push(serde_json::from_slice(line).map_err(broken)?);
+impl<T: DeserializeOwned> Whole<T> {
+    fn read(path: &Path) -> Result<Self, RilError> {
+        let bytes = read_if_present(path)?.unwrap_or_default();
+        let (ended, tail) = bytes.split_at(bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1));
+        let mut lines = Vec::new();
+        for (i, line) in ended.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
+            let broken =
+                |e: serde_json::Error| RilError::Line { path: path.into(), line: i + 1, reason: e.to_string() };
+            lines.push(serde_json::from_slice(line).map_err(broken)?);
+        }
+        let last = serde_json::from_slice(tail).ok();
+        let lacks_end = last.is_some();
+        lines.extend(last);
+        let length = if lacks_end { bytes.len() } else { ended.len() } as u64;
+        Ok(Self { length, lines, lacks_end })
     }
-    Ok((whole, lines))
 }
 
 #[cfg(test)]
