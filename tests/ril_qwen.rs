@@ -40,6 +40,8 @@ mod task;
 #[allow(dead_code, reason = "the tests need a part of the example's modules")]
 #[path = "../examples/ril_qwen/teachers.rs"]
 mod teachers;
+#[path = "support/tiny_server.rs"]
+mod tiny_server;
 #[allow(dead_code, reason = "the tests need a part of the example's modules")]
 #[path = "../examples/ril_qwen/user.rs"]
 mod user;
@@ -53,13 +55,14 @@ mod world;
 use std::path::Path;
 
 use clap::Parser;
-use ril::models::Qwen2_5Vl;
 use ril::models::checkpoint::WeightType;
+use ril::models::{ChatModel, Qwen2_5Vl};
 use ril::monitor::{Monitor, MonitorMode};
 use ril::run::Outcome;
 
 use args::Args;
 use burn::tensor::Device;
+use serde_json::{Value, json};
 use start::start;
 use tempfile::TempDir;
 
@@ -204,4 +207,96 @@ fn a_users_files_are_checked_before_a_run_and_when_it_goes_on() {
     std::fs::write(path("teachers.jsonl"), responses(0..6) + "\n").unwrap();
     let error = run(&format!("--resume {}", path("run").display())).unwrap_err();
     assert!(error.contains("teachers.jsonl: has changed since this run began"), "{error}");
+}
+
+/// The student, six questions and one teacher's answers in a folder, and the flags of a run on them.
+fn own_files(folder: &Path) -> String {
+    let size = models::Size { width: 32, text_layers: 1, vision_layers: 1 };
+    let student = models::fresh(size, &vocabulary::Vocabulary::new(), 1, &Device::flex()).unwrap();
+    Qwen2_5Vl::save(&student, &folder.join("model"), WeightType::F32).unwrap();
+    let question = |i: usize| json!({"id": i.to_string(), "question": "what is the sum ?", "answer": "3"});
+    let response = |i: usize| json!({"question": i.to_string(), "teacher": "a", "response": "so it is 3"});
+    let lines = |line: &dyn Fn(usize) -> Value| (0..6).map(|i| format!("{}\n", line(i))).collect::<String>();
+    std::fs::write(folder.join("data.jsonl"), lines(&question)).unwrap();
+    std::fs::write(folder.join("teachers.jsonl"), lines(&response)).unwrap();
+    format!(
+        "--model {0}/model --data {0}/data.jsonl --teacher-responses {0}/teachers.jsonl --out {0}/run --steps 2 \
+         --questions-per-step 1 --discriminator-steps 1 --max-new-tokens 8 --held-out 2",
+        folder.display()
+    )
+}
+
+#[test]
+fn a_judge_and_a_sampler_may_stand_behind_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = own_files(folder.path());
+    let student = Qwen2_5Vl::from_folder(&folder.path().join("model"), &Device::flex()).unwrap();
+    let prompt = ril::Prompt::encode(&student, &[ril::models::Message::user("what is the sum ?")]).unwrap().token_ids;
+    let answer = student.encode_response("so it is 3").unwrap();
+    let (sampler, sampled) = tiny_server::serve(move |_, body| {
+        let tokens: Vec<Value> = answer.iter().map(|_| json!({"token": "x", "logprob": -2.0})).collect();
+        let choice = |i| {
+            json!({"index": i, "message": {"content": "so it is 3"}, "finish_reason": "stop", "token_ids": answer,
+                   "logprobs": {"content": tokens}})
+        };
+        let choices: Vec<Value> = (0..body["n"].as_u64().unwrap_or(1)).map(choice).collect();
+        json!({"choices": choices, "prompt_token_ids": prompt})
+    });
+    // Right is what ends in 3, whatever else the student writes on the held-out questions.
+    let (judge, judged) = tiny_server::serve(|_, body| {
+        let text = body["messages"][0]["content"].as_str().unwrap();
+        let response = text.split("<response>\n").nth(1).unwrap().split("\n</response>").next().unwrap();
+        let verdict = format!("<answer>{}</answer>", u8::from(response.ends_with('3')));
+        json!({"choices": [{"index": 0, "message": {"content": verdict}, "finish_reason": "stop"}]})
+    });
+    let servers = format!(
+        "{flags} --judge-server {judge} --judge-model j --rollout-server {sampler} --rollout-model s --lora-rank 2 \
+         --adapter-folder {}/adapters --sample-ahead",
+        folder.path().display()
+    );
+    assert_eq!(run(&servers), Ok(Outcome::Finished));
+    let sampled: Vec<(String, Value)> = sampled.lock().unwrap().clone();
+    let models: Vec<&str> = sampled.iter().filter_map(|(_, body)| body["model"].as_str()).collect();
+    // Two arms of two steps, each asked of an adapter of its own; sampling ahead, both steps ask that of step 0.
+    assert_eq!(models.len(), 4, "{models:?}");
+    assert!(models.iter().all(|model| model.ends_with("-step-0")), "{models:?}");
+    let mut names = models.clone();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 2, "{models:?}");
+    let loads = sampled.iter().filter(|(path, _)| path == "/v1/load_lora_adapter").count();
+    assert_eq!(loads, 4);
+
+    let metrics = std::fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+    let loops = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let loops: Vec<Value> = loops.filter(|line| !line["reward/answer"].is_null()).collect();
+    assert_eq!(
+        loops.iter().map(|line| line["sampler/staleness"].as_f64()).collect::<Vec<_>>(),
+        [Some(0.0), Some(1.0), Some(0.0), Some(1.0)]
+    );
+    assert!(loops.iter().all(|line| line["reward/answer"] == 1.0), "{metrics}");
+    // Equal answers to equal questions are judged once a run.
+    let texts: Vec<String> = judged.lock().unwrap().iter().map(|(_, body)| body["messages"].to_string()).collect();
+    let distinct: std::collections::BTreeSet<&String> = texts.iter().collect();
+    assert_eq!(texts.len(), distinct.len());
+    assert!(folder.path().join("run/verdicts.redb").exists());
+    let settings = std::fs::read_to_string(folder.path().join("run/settings.json")).unwrap();
+    assert!(settings.contains(&judge), "{settings}");
+}
+
+#[test]
+fn servers_that_cannot_be_are_refused_before_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = own_files(folder.path());
+    for (servers, message) in [
+        ("--judge-server localhost --judge-model j", "http://"),
+        ("--judge-server http://a --judge-model j --judge-key-env RIL_NO_SUCH_KEY", "RIL_NO_SUCH_KEY"),
+        ("--judge-server http://a --judge-model j --judge-max-tokens 0", "--judge-max-tokens"),
+        ("--judge-server http://a --judge-model j --judge-extra [1]", "--judge-extra"),
+        ("--judge-server http://a --judge-model j --requests-at-once 0", "max_in_flight"),
+        ("--lora-rank 2 --rollout-server http://a --rollout-model s --adapter-folder here", "--adapter-folder"),
+    ] {
+        let error = run(&format!("{flags} {servers}")).unwrap_err();
+        assert!(error.contains(message) && !folder.path().join("run").exists(), "{servers}: {error}");
+    }
 }

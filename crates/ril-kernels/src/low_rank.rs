@@ -190,7 +190,9 @@ mod tests {
         let device = Device::flex().autodiff();
         let constant = |shape, seed| scattered(shape, seed, &device);
         let b = constant([2, 4], 0.5).require_grad();
-        let out = add_low_rank(constant([3, 4], 0.1), constant([3, 5], 0.2), [constant([5, 2], 0.3), b.clone()], 1.0);
-        assert_eq!(gradient(&b, &out.sum().backward()).len(), 8);
+        let [y, x, a] = [([3, 4], 0.1), ([3, 5], 0.2), ([5, 2], 0.3)].map(|(shape, seed)| constant(shape, seed));
+        let gradients = add_low_rank(y.clone(), x.clone(), [a.clone(), b.clone()], 1.0).sum().backward();
+        assert_eq!(gradient(&b, &gradients).len(), 8);
+        assert!([y, x, a].iter().all(|constant| constant.grad(&gradients).is_none()));
     }
 }

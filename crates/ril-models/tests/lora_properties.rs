@@ -229,6 +229,9 @@ fn settings_that_name_no_linear_layer_are_refused() {
         (names(&["proj"]), "patch_embed.proj"),
         (TargetModules::Pattern("q_proj".into()), "q_proj"),
         (TargetModules::Pattern("(".into()), "target_modules"),
+        // PEFT refuses a module that holds others, whatever else is named.
+        (names(&["self_attn", "q_proj"]), "layers.0.self_attn is named"),
+        (TargetModules::Pattern(".*self_attn.*".into()), "layers.0.self_attn is named"),
     ] {
         let config = LoraConfig { target_modules: targets, ..LoraConfig::default() };
         let error = model.clone().with_lora(&config, 0).map(|_| ()).unwrap_err();

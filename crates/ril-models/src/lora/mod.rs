@@ -28,6 +28,7 @@ mod target;
 pub use config::LoraConfig;
 pub use target::{Overrides, TargetModules};
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::module::{Module, Param};
@@ -128,8 +129,13 @@ struct Target<'a> {
     shape: Shape,
 }
 
-/// The layers that the configuration names, checked: at least one, and none of `others`, the modules that are no linear
-/// layers (or the head). Names are those of one tree, the first in which any is named; where that is not the one of
+/// Names of the modules that hold a module, from the inside out.
+fn containers(name: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(name.rsplit_once('.').map(|(outer, _)| outer), |name| Some(name.rsplit_once('.')?.0))
+}
+
+/// The layers that the configuration names, checked: at least one, none of `others`, the modules that are no linear
+/// layers (or the head), and no module that holds others. Names are those of one tree, the first in which any is named; where that is not the one of
 /// today, the configuration is rewritten.
 fn targets<'a>(
     layers: Vec<Layer<'a>>,
@@ -138,15 +144,23 @@ fn targets<'a>(
 ) -> Result<Vec<Target<'a>>, ModelError> {
     config.validate()?;
     let matcher = config.matcher()?;
-    if let Some(other) = others.iter().find(|name| matcher.is_target(name, Kind::Other)) {
+    let refuse = |other: &str| {
         let message =
             format!("target_modules: {other} is named, but adapters are for linear layers other than the head");
-        return Err(ModelError::Config(message));
+        Err(ModelError::Config(message))
+    };
+    if let Some(other) = others.iter().find(|name| matcher.is_target(name, Kind::Other)) {
+        return refuse(other);
     }
     let names = |layer: &Layer<'_>, tree: usize| matcher.is_target(&layer.names[tree], Kind::Linear);
     let Some(tree) = (0..TREES).find(|&tree| layers.iter().any(|layer| names(layer, tree))) else {
         return Err(ModelError::Config(format!("target_modules: {:?} names no layer", config.target_modules)));
     };
+    // PEFT goes over every module, and refuses a rule that names one that holds others.
+    let containers: BTreeSet<&str> = layers.iter().flat_map(|layer| containers(&layer.names[tree])).collect();
+    if let Some(other) = containers.into_iter().find(|name| matcher.is_target(name, Kind::Other)) {
+        return refuse(other);
+    }
     let named = layers.into_iter().filter(|layer| names(layer, tree));
     let targets = named.map(|layer| Target { shape: config.shape(&matcher, &layer.names[tree]), layer });
     let targets: Vec<_> = targets.collect();
