@@ -50,16 +50,13 @@ where
 /// a third argument names a method that checks its settings first.
 macro_rules! impl_rule {
     ($rule:ty, $name:literal $(, $validate:ident)?) => {
-        impl $crate::Reward for $rule {
-            fn name(&self) -> &str {
-                $name
-            }
-
-            fn score(&self, samples: &[$crate::Sample<'_>]) -> Result<Vec<Option<f32>>, $crate::RewardError> {
-                $(self.$validate()?;)?
-                $crate::rule::score($name, samples, |sample| self.verdict(sample).score())
+        impl $rule {
+            fn score_of(&self, sample: &$crate::Sample<'_>) -> Option<f32> {
+                self.verdict(sample).score()
             }
         }
+
+        $crate::rule::impl_score!($rule, $name $(, $validate)?);
 
         impl $crate::Judge for $rule {
             fn judge(&self, samples: &[$crate::Sample<'_>]) -> Result<Vec<$crate::Verdict>, $crate::RewardError> {

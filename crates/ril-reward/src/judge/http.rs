@@ -129,13 +129,12 @@ impl HttpJudge {
                     known.insert(key, verdict);
                     kept
                 }
-                // A consequence of the failure that came first.
-                Err(ClientError::Stopped) if failure.is_some() => Ok(()),
                 Err(error) => Err(RewardError::failed_at(name(), place, error)),
             };
             match kept {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => {
+                    // Those that follow are its consequences.
                     failure.get_or_insert(error);
                     ControlFlow::Break(())
                 }
