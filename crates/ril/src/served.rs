@@ -54,7 +54,8 @@ pub enum SampleTime {
 /// A [`RilTrainer`] whose samples come from a [`Rollout`] of its own: a server, a recorded file.
 ///
 /// Before it samples, `follow` is told of the policy, so that servers get its weights (`server::ServerRollout::push_adapter`, with
-/// the feature `http`); an error of it comes before anything has changed. Samples that were drawn ahead are no part of a checkpoint: a run that goes on draws them anew.
+/// the feature `http`); an error of it comes before anything has changed. Samples that were drawn ahead are no part of a
+/// checkpoint: a run that goes on draws them anew.
 pub struct ServedStage<M: TrainableModel, J, R, F> {
     trainer: RilTrainer<M, J>,
     rollout: R,

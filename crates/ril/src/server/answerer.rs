@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use ril_client::{ChatClient, ChatContent, ChatMessage, ChatPart, ChatRequest, ChatRole, ClientError, FinishReason};
-use ril_models::image::media_type;
 
+use super::picture::bytes_part;
 use super::teach::is_refusal;
 use crate::error::RilError;
 use crate::vlmeval::{Answer, Answerer, Part, Query, Request, Tell};
@@ -82,11 +82,7 @@ fn content(query: &Query) -> Result<ChatContent, RilError> {
     }
     let part = |part: &Part| match part {
         Part::Text(text) => Ok(ChatPart::Text { text: text.clone() }),
-        Part::Picture(picture) => {
-            let bytes = picture.bytes()?;
-            let unknown = || RilError::Input("expected a PNG, JPEG, WebP or BMP picture".into());
-            Ok(ChatPart::image(&bytes, media_type(&bytes).ok_or_else(unknown)?))
-        }
+        Part::Picture(picture) => bytes_part(&picture.bytes()?).map_err(|reason| RilError::Input(reason.into())),
     };
     Ok(ChatContent::Parts(query.parts.iter().map(part).collect::<Result<_, RilError>>()?))
 }

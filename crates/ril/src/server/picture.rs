@@ -15,8 +15,16 @@ use crate::error::RilError;
 /// BMP.
 pub fn file_part(path: &Path) -> Result<ChatPart, RilError> {
     let bytes = std::fs::read(path).map_err(ModelError::io(path))?;
-    let unknown = || RilError::Input(format!("{}: expected a PNG, JPEG, WebP or BMP picture", path.display()));
-    Ok(ChatPart::image(&bytes, media_type(&bytes).ok_or_else(unknown)?))
+    bytes_part(&bytes).map_err(|reason| RilError::Input(format!("{}: {reason}", path.display())))
+}
+
+/// The bytes of a picture file as they are.
+///
+/// # Errors
+/// What is wrong, for bytes that are no PNG, JPEG, WebP or BMP.
+pub(super) fn bytes_part(bytes: &[u8]) -> Result<ChatPart, &'static str> {
+    let media_type = media_type(bytes).ok_or("expected a PNG, JPEG, WebP or BMP picture")?;
+    Ok(ChatPart::image(bytes, media_type))
 }
 
 /// A decoded picture, as a PNG file.

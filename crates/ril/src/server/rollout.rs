@@ -100,7 +100,6 @@ pub struct ServerRollout {
     current: String,
     /// Steps that the policy had done when the weights of `current` were pushed.
     step: u64,
-    adapter: Option<PathBuf>,
 }
 
 impl ServerRollout {
@@ -109,7 +108,7 @@ impl ServerRollout {
     #[must_use]
     pub fn new(client: ChatClient, config: ServerRolloutConfig, forbidden_ids: &[u32]) -> Self {
         let forbidden = forbidden_ids.iter().map(|id| (id.to_string(), -100.0)).collect();
-        Self { client, current: config.model.clone(), config, forbidden, step: 0, adapter: None }
+        Self { client, current: config.model.clone(), config, forbidden, step: 0 }
     }
 
     /// Steps that the policy had done when the weights in use were pushed.
@@ -133,21 +132,26 @@ impl ServerRollout {
             return Err(RilError::Config("rollout: adapter_folder is needed to push adapters".into()));
         };
         let name = format!("{}-step-{step}", self.config.adapter_prefix);
-        let here = folders.here.join(&name);
-        save(&here)?;
+        let here = folders.here.clone();
+        save(&here.join(&name))?;
         if let Err(error) = self.load(&name) {
             self.unload(&name);
             return Err(error);
         }
         self.step = step;
+        let had_adapter = self.has_adapter();
         let before = std::mem::replace(&mut self.current, name);
-        match self.adapter.replace(here) {
-            Some(folder) if before != self.current => {
-                self.unload(&before);
-                std::fs::remove_dir_all(&folder).map_err(RilError::io(&folder))
-            }
-            _ => Ok(()),
+        if !had_adapter || before == self.current {
+            return Ok(());
         }
+        self.unload(&before);
+        let folder = here.join(before);
+        std::fs::remove_dir_all(&folder).map_err(RilError::io(&folder))
+    }
+
+    /// Whether an adapter is asked, and not the model below it.
+    fn has_adapter(&self) -> bool {
+        self.current != self.config.model
     }
 
     /// What a server does not give back, or never had, is not worth a run.
@@ -292,7 +296,7 @@ impl Rollout for ServerRollout {
         let asked = self.ask(questions, params, &jobs, &mut answers);
         match asked {
             // A server that was started anew lacks the adapter.
-            Err(RilError::Server { source: ClientError::Status { status: 404, .. }, .. }) if self.adapter.is_some() => {
+            Err(RilError::Server { source: ClientError::Status { status: 404, .. }, .. }) if self.has_adapter() => {
                 self.load(&self.current)?;
                 self.ask(questions, params, &jobs, &mut answers)?;
             }
