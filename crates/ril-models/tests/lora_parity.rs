@@ -10,7 +10,7 @@ use common::lora::{Adapter, cross_entropy, gradients, peft_name, recorded_logits
 use common::{LOGIT_TOLERANCE, assert_close, fixtures, load, max_difference, read_f32, read_json};
 use ril_models::checkpoint::WeightType;
 use ril_models::lora::{CONFIG_FILE, LoraConfig, WEIGHTS_FILE};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Largest accepted difference of a gradient, relative to the reference's norm and to its largest value.
 const GRADIENT_TOLERANCE: f32 = 1e-4;
@@ -100,25 +100,16 @@ fn a_saved_adapter_has_the_tensors_and_the_settings_that_were_read() {
 #[ignore = "needs a Python with scripts/reference/requirements.txt"]
 fn peft_opens_a_saved_adapter_and_scores_as_we_do() {
     let picture = fixtures().join("images/photo.png");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/reference/peft_lora.py");
-    let python = std::env::var("RIL_REFERENCE_PYTHON").unwrap_or_else(|_| "python3".into());
     for adapter in Adapter::all() {
         let saved = tempfile::tempdir().unwrap();
         let dtype = if adapter.name == "bf16" { WeightType::Bf16 } else { WeightType::F32 };
         let model = adapter.model(&Device::flex());
         model.save_adapter(saved.path(), dtype).unwrap();
-        let output = std::process::Command::new(&python)
-            .env("HF_HUB_OFFLINE", "1")
-            .arg(&script)
-            .arg("--score")
-            .args([&adapter.base.folder, saved.path()])
-            .arg("--image")
-            .arg(&picture)
-            .args(["--prompt", "What is it?", "--response", "A cat, I see."])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let theirs: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let theirs = common::reference_score(
+            "peft_lora.py",
+            ["--score".as_ref(), adapter.base.folder.as_os_str(), saved.path().as_os_str()],
+            &picture,
+        );
         let (prompt, response, log_probs) = common::score(&model, &picture);
         assert_eq!(theirs["prompt_token_ids"], serde_json::json!(prompt));
         assert_eq!(theirs["response_token_ids"], serde_json::json!(response));

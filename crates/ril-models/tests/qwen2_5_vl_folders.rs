@@ -258,22 +258,10 @@ fn an_unreadable_picture_is_named() {
 #[ignore = "needs a Python with scripts/reference/requirements.txt"]
 fn transformers_opens_a_saved_folder_and_scores_as_we_do() {
     let picture = fixtures().join("images/photo.png");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/reference/open_saved.py");
-    let python = std::env::var("RIL_REFERENCE_PYTHON").unwrap_or_else(|_| "python3".into());
     for (fixture, dtype) in Fixture::all().zip([WeightType::F32, WeightType::F32, WeightType::Bf16, WeightType::Bf16]) {
         let saved = tempfile::tempdir().unwrap();
         fixture.model(&Device::flex()).save(saved.path(), dtype).unwrap();
-        let output = std::process::Command::new(&python)
-            .env("HF_HUB_OFFLINE", "1")
-            .arg(&script)
-            .arg(saved.path())
-            .arg("--image")
-            .arg(&picture)
-            .args(["--prompt", "What is it?", "--response", "A cat, I see."])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let theirs: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let theirs = common::reference_score("open_saved.py", [saved.path()], &picture);
         let (prompt, response, log_probs) = common::score(&load(saved.path()).unwrap(), &picture);
         assert_eq!(theirs["prompt_token_ids"], serde_json::json!(prompt));
         assert_eq!(theirs["response_token_ids"], serde_json::json!(response));

@@ -4,6 +4,7 @@
 pub mod lora;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -325,4 +326,21 @@ pub fn score(model: &Qwen2_5Vl, picture: &Path) -> (Vec<u32>, Vec<u32>, Vec<f32>
     let all = logits(model, &ModelInput { tokens: input.tokens.join(&answer).unwrap(), ..input });
     let log_probs = response.iter().zip(&all[prompt.len() - 1..]).map(|(&id, logits)| log_prob(logits, id)).collect();
     (prompt, response, log_probs)
+}
+
+/// What a script of `scripts/reference` prints as JSON for these folders, the picture of [`score`] and its texts; the Python is
+/// `RIL_REFERENCE_PYTHON`.
+pub fn reference_score<A: AsRef<OsStr>>(script: &str, folders: impl IntoIterator<Item = A>, picture: &Path) -> Value {
+    let python = std::env::var("RIL_REFERENCE_PYTHON").unwrap_or_else(|_| "python3".into());
+    let output = std::process::Command::new(python)
+        .env("HF_HUB_OFFLINE", "1")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/reference").join(script))
+        .args(folders)
+        .arg("--image")
+        .arg(picture)
+        .args(["--prompt", "What is it?", "--response", "A cat, I see."])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
 }
