@@ -112,9 +112,7 @@ fn judge(args: &Args) -> Result<Box<dyn Judge>, Box<dyn std::error::Error>> {
         max_in_flight: args.at_once,
         ..ClientConfig::new(&args.servers)
     };
-    let client = ChatClient::with_observer(config, |retry| {
-        eprintln!("again in {:.1} s: {}", retry.delay.as_secs_f64(), retry.reason);
-    })?;
+    let client = ChatClient::with_observer(config, |retry| eprintln!("{retry}"))?;
     let template = match (&args.prompt_file, args.prompt) {
         (Some(path), _) => PromptTemplate::parse(&std::fs::read_to_string(path)?)?,
         (None, Prompt::Reasoned) => PromptTemplate::judge(),

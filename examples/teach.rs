@@ -95,9 +95,7 @@ fn run(args: &Args) -> Result<TeachReport, Box<dyn std::error::Error>> {
         timeout_s: args.timeout,
         ..ClientConfig::new(&args.servers)
     };
-    let client = ChatClient::with_observer(config, |retry| {
-        eprintln!("again in {:.1} s: {}", retry.delay.as_secs_f64(), retry.reason);
-    })?;
+    let client = ChatClient::with_observer(config, |retry| eprintln!("{retry}"))?;
     let plan = plan(args, &client)?;
     let total = records.len() * plan.responses;
     let mut monitor = Monitor::new(args.monitor);

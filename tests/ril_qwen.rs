@@ -10,6 +10,8 @@ mod data;
 #[allow(dead_code, reason = "the tests need a part of the example's modules")]
 #[path = "../examples/ril_qwen/describe.rs"]
 mod describe;
+#[path = "../examples/device.rs"]
+mod device;
 #[allow(dead_code, reason = "the tests need a part of the example's modules")]
 #[path = "../examples/ril_qwen/inputs.rs"]
 mod inputs;

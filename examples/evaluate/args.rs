@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, ValueEnum};
+use clap::{ArgGroup, Parser};
 use ril::monitor::MonitorMode;
+
+use crate::device::DeviceName;
 
 /// Put a benchmark in VLMEvalKit's layout to a model, and score it by VLMEvalKit's rules
 ///
@@ -72,40 +74,6 @@ pub struct Args {
     /// Print the 14 benchmarks of the paper and what serves each, then end
     #[arg(long)]
     pub list: bool,
-}
-
-/// Devices by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DeviceName {
-    Cpu,
-    Cuda,
-    Wgpu,
-}
-
-impl DeviceName {
-    /// The device.
-    ///
-    /// # Errors
-    /// What to build with when this binary lacks the device.
-    pub fn open(self) -> Result<burn::tensor::Device, String> {
-        match self {
-            Self::Cpu => Ok(burn::tensor::Device::flex()),
-            #[cfg(feature = "cuda")]
-            Self::Cuda => Ok(burn::tensor::Device::cuda(0)),
-            #[cfg(feature = "wgpu")]
-            Self::Wgpu => Ok(burn::tensor::Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
-            #[allow(unreachable_patterns, reason = "reachable only without the features")]
-            other => Err(format!("this build has no such device: add --features {}", other.feature())),
-        }
-    }
-
-    fn feature(self) -> &'static str {
-        match self {
-            Self::Cpu => "",
-            Self::Cuda => "cuda",
-            Self::Wgpu => "wgpu",
-        }
-    }
 }
 
 impl Args {

@@ -8,6 +8,8 @@
 //! Every answer is on the disk before the next one comes: stop it with Ctrl-C, and the same command goes on.
 
 mod args;
+#[path = "../device.rs"]
+mod device;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -96,9 +98,7 @@ impl Who {
             max_in_flight: args.requests_at_once,
             ..ClientConfig::new(servers)
         };
-        let client = ChatClient::with_observer(config, |retry| {
-            eprintln!("again in {:.1} s: {}", retry.delay.as_secs_f64(), retry.reason);
-        });
+        let client = ChatClient::with_observer(config, |retry| eprintln!("{retry}"));
         let client = client.map_err(|error| RilError::Config(error.to_string()))?;
         let fields = if args.openai_fields_only { RequestFields::OpenAi } else { RequestFields::All };
         Ok(Some(Self::Server(ServerAnswerer { client, model: model.into(), fields })))

@@ -3,7 +3,8 @@
 use clap::Parser;
 use serde_json::{Map, Value};
 
-use crate::args::{DeviceName, Settings};
+use crate::args::Settings;
+use crate::device::DeviceName;
 use crate::plan::{loop_config, pretraining};
 use crate::world::World;
 
@@ -69,7 +70,7 @@ pub fn split(settings: &Settings) -> &'static str {
 /// The command of a new run with these settings: every one that is not the default, and the seed.
 pub fn command(settings: &Settings) -> String {
     let (given, usual) = (fields(settings), fields(&Settings::parse_from(["ril_qwen"])));
-    let mut command = settings.device.cargo_run();
+    let mut command = cargo_run(settings.device);
     for (name, value) in given.iter().filter(|(name, value)| *name == "seed" || usual.get(*name) != Some(value)) {
         let flag = name.replace('_', "-");
         let values = match value {
@@ -87,10 +88,16 @@ pub fn command(settings: &Settings) -> String {
     command
 }
 
+/// How to start a build that has a device.
+fn cargo_run(device: DeviceName) -> String {
+    let features = if device == DeviceName::Cpu { String::new() } else { format!(" --features {}", device.name()) };
+    format!("cargo run --release{features} --example ril_qwen --")
+}
+
 /// The command that goes on with a run.
 pub fn resume_command(folder: &str, device: DeviceName, others: &[(&str, String)]) -> String {
     let others: String = others.iter().map(|(flag, value)| format!(" {flag} {value}")).collect();
-    format!("{} --resume {}{others}", device.cargo_run(), quoted(folder))
+    format!("{} --resume {}{others}", cargo_run(device), quoted(folder))
 }
 
 /// The fields by name: what is stored is what is told, so that a new field cannot be forgotten here.

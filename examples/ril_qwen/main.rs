@@ -8,6 +8,8 @@
 mod args;
 mod data;
 mod describe;
+#[path = "../device.rs"]
+mod device;
 mod inputs;
 mod lessons;
 mod models;

@@ -127,10 +127,9 @@ impl ServerSettings {
             ..ClientConfig::new(servers)
         };
         let client = ChatClient::with_observer(config, move |retry| {
-            let line = format!("again in {:.1} s: {}\n", retry.delay.as_secs_f64(), retry.reason);
             let file = log.as_ref().and_then(|path| File::options().create(true).append(true).open(path).ok());
             // What cannot be logged must not stop a run.
-            let _ = file.map(|mut file| file.write_all(line.as_bytes()));
+            let _ = file.map(|mut file| writeln!(file, "{retry}"));
         });
         client.map_err(|error| RilError::Config(error.to_string()))
     }

@@ -11,6 +11,9 @@ mod charts;
 #[allow(dead_code, unused_imports, reason = "the tests need a part of the generator of the digits")]
 #[path = "../../examples/ril_qwen/data/mod.rs"]
 mod data;
+#[allow(dead_code, reason = "the tests parse a device and open none")]
+#[path = "../../examples/device.rs"]
+mod device;
 #[path = "../../examples/evaluate_data/digits.rs"]
 mod digits;
 #[path = "../../examples/evaluate_data/font.rs"]

@@ -43,6 +43,13 @@ pub struct RetryNotice<'a> {
     pub delay: Duration,
 }
 
+/// One line for people, without its end.
+impl fmt::Display for RetryNotice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "again in {:.1} s: {}", self.delay.as_secs_f64(), self.reason)
+    }
+}
+
 #[derive(Default)]
 struct Counters {
     requests: AtomicU64,
