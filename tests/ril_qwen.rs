@@ -25,6 +25,9 @@ mod models;
 #[path = "../examples/ril_qwen/outcome.rs"]
 mod outcome;
 #[allow(dead_code, reason = "the tests need a part of the example's modules")]
+#[path = "../examples/ril_qwen/places.rs"]
+mod places;
+#[allow(dead_code, reason = "the tests need a part of the example's modules")]
 #[path = "../examples/ril_qwen/plan.rs"]
 mod plan;
 #[allow(dead_code, reason = "the tests need a part of the example's modules")]
@@ -286,6 +289,35 @@ fn a_judge_and_a_sampler_may_stand_behind_servers() {
     assert!(settings.contains(&judge), "{settings}");
 }
 
+/// The first run finds nobody at the teacher's address; it goes on with another one.
+#[test]
+fn a_teacher_may_answer_while_the_run_trains_and_move() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = own_files(folder.path());
+    let flags = flags.replace(&format!("--teacher-responses {}/teachers.jsonl", folder.path().display()), "");
+    let (address, asked) = tiny_server::serve(|_, body| {
+        let choice = |i| json!({"index": i, "message": {"content": "so it is 3"}, "finish_reason": "stop"});
+        let choices: Vec<Value> = (0..body["n"].as_u64().unwrap_or(1)).map(choice).collect();
+        json!({"model": "served", "choices": choices})
+    });
+    let nobody = "--teacher-server http://127.0.0.1:9 --teacher-model big --teacher-answers 2 --request-attempts 1";
+    let error = run(&format!("{flags} --sft-steps 1 {nobody}")).unwrap_err();
+    assert!(error.contains("teacher big answers no more") && error.contains("http://127.0.0.1:9"), "{error}");
+    let resume = format!("--resume {}/run", folder.path().display());
+    assert!(run(&format!("{resume} --judge-server http://a")).unwrap_err().contains("expected a --judge-model"));
+    assert_eq!(run(&format!("{resume} --teacher-server {address}")), Ok(Outcome::Finished));
+
+    // Two answers to each of the four questions that are not held out, in one request each.
+    let file = std::fs::read_to_string(folder.path().join("run/teacher_answers.jsonl")).unwrap();
+    assert_eq!((file.lines().count(), asked.lock().unwrap().len()), (8, 4));
+    assert!(file.lines().all(|line| line.contains("\"teacher\":\"big\"")), "{file}");
+    let results = std::fs::read_to_string(folder.path().join("run/results.json")).unwrap();
+    assert!(["sft", "dr_grpo", "ril_one_teacher"].iter().all(|name| results.contains(name)), "{results}");
+    // What was begun with is what is stored.
+    let settings = std::fs::read_to_string(folder.path().join("run/settings.json")).unwrap();
+    assert!(settings.contains("127.0.0.1:9") && !settings.contains(&address), "{settings}");
+}
+
 #[test]
 fn servers_that_cannot_be_are_refused_before_a_run() {
     let folder = tempfile::tempdir().unwrap();
@@ -297,6 +329,15 @@ fn servers_that_cannot_be_are_refused_before_a_run() {
         ("--judge-server http://a --judge-model j --judge-extra [1]", "--judge-extra"),
         ("--judge-server http://a --judge-model j --requests-at-once 0", "max_in_flight"),
         ("--lora-rank 2 --rollout-server http://a --rollout-model s --adapter-folder here", "--adapter-folder"),
+        ("--lora-rank 2 --rollout-server http://a --rollout-model s", "--adapter-folder"),
+        ("--adapter-folder /here", "--rollout-model"),
+        ("--judge-server http://a", "--judge-model"),
+        ("--judge-model j", "--judge-server"),
+        ("--rollout-server http://a", "--rollout-model"),
+        ("--teacher-server http://a --teacher-model t --teacher-answers 0", "--teacher-answers"),
+        ("--teacher-model t", "--teacher-server"),
+        ("--teacher-key-env K", "--teacher-server"),
+        ("--teacher-server http://a --teacher-model a", "holds answers of a, who is to answer"),
     ] {
         let error = run(&format!("{flags} {servers}")).unwrap_err();
         assert!(error.contains(message) && !folder.path().join("run").exists(), "{servers}: {error}");

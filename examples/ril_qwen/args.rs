@@ -8,6 +8,7 @@ use ril::monitor::MonitorMode;
 use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceName;
+use crate::places::Places;
 use crate::servers::ServerSettings;
 
 /// Train a small vision-language model by reinforcement and imitation, and compare it with reinforcement alone.
@@ -16,7 +17,7 @@ use crate::servers::ServerSettings;
 #[derive(Debug, Clone, Parser)]
 #[command(version)]
 pub struct Args {
-    /// Go on with an interrupted run in this folder; its own settings are used
+    /// Go on with an interrupted run in this folder; its own settings are used, but for addresses and patience of servers
     #[arg(long, value_name = "RUN", conflicts_with_all = ["Settings", "ServerSettings", "out", "train_teachers"])]
     pub resume: Option<PathBuf>,
     /// New folder for the run [default: runs/ril_qwen-seedN]
@@ -36,13 +37,28 @@ pub struct Args {
     // Beside the settings and not in them: clap makes no group of a struct that holds another one.
     #[command(flatten)]
     servers: ServerSettings,
+    #[command(flatten)]
+    places: Places,
 }
 
 impl Args {
     /// The settings, those of servers and the device among them.
     pub fn settings(&self) -> Settings {
         let device = self.device.unwrap_or_default();
-        Settings { servers: self.servers.clone(), device, ..self.settings.clone() }
+        let servers = ServerSettings { places: self.places.clone(), ..self.servers.clone() };
+        Settings { servers, device, ..self.settings.clone() }
+    }
+
+    /// The settings of a run that goes on: those it was begun with, but for the device and the places of servers.
+    pub fn resumed(&self, begun: Settings) -> Settings {
+        let places = self.places.clone().or(begun.servers.places);
+        let servers = ServerSettings { places, ..begun.servers };
+        Settings { device: self.device.unwrap_or(begun.device), servers, ..begun }
+    }
+
+    /// Places that are given on the command line.
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 }
 
@@ -97,7 +113,7 @@ pub struct Settings {
     #[arg(long, conflicts_with = "model")]
     pub quick: bool,
     /// Student: a Qwen2.5-VL folder
-    #[arg(long, requires = "data", requires = "teacher_responses")]
+    #[arg(long, requires = "data")]
     pub model: Option<PathBuf>,
     /// Questions, JSON lines: {"id", "images": [paths], "question", "answer"}
     #[arg(long, requires = "model")]
@@ -105,7 +121,7 @@ pub struct Settings {
     /// Cached teacher answers, JSON lines: {"question": id, "teacher": name, "response"}
     #[arg(long, requires = "model")]
     pub teacher_responses: Option<PathBuf>,
-    /// Judges and samplers elsewhere
+    /// Judges, teachers and samplers elsewhere
     #[arg(skip)]
     #[serde(flatten)]
     pub servers: ServerSettings,
@@ -192,6 +208,9 @@ impl Settings {
             ("--rows-at-once", self.rollout_rows()),
             ("--checkpoint-every", self.checkpoint_every),
         ];
+        if self.model.is_some() && self.teacher_responses.is_none() && self.servers.teacher_model.is_none() {
+            return Err("--model: expected --teacher-responses or a --teacher-server too".into());
+        }
         match counts.iter().find(|(_, count)| *count == 0) {
             Some((flag, _)) => Err(format!("{flag}: expected at least 1, got 0")),
             None => self.lora().map_or(Ok(()), |lora| lora.validate().map_err(|error| error.to_string())),
@@ -224,13 +243,13 @@ mod tests {
             "--micro-batch-rows 3",
             "--rows-at-once 3",
             "--checkpoint-every 3",
-            "--judge-server u --judge-model m",
+            "--judge-model m",
             "--judge-prompt short",
             "--judge-max-tokens 3",
-            "--requests-at-once 3",
-            "--request-timeout 3",
-            "--request-attempts 3",
-            "--judge-server u --judge-model m --judge-key-env K",
+            "--model m --data d --teacher-model t",
+            "--teacher-answers 3",
+            "--teacher-max-tokens 3",
+            "--lora-rank 3 --rollout-model m",
             "--validation",
             "--quick",
             "--model m --data d --teacher-responses t",
@@ -244,6 +263,21 @@ mod tests {
     }
 
     #[test]
+    fn a_run_goes_on_with_other_places_and_the_same_settings() {
+        let parse = |flags: &str| Args::try_parse_from(format!("ril_qwen {flags}").split(' ')).unwrap();
+        let begun =
+            parse("--seed 3 --judge-server http://a --judge-model j --judge-key-env A --request-timeout 5").settings();
+        let same = parse("--resume run").resumed(begun.clone());
+        assert_eq!(same, begun);
+        let flags = "--judge-server http://b --judge-server http://c --request-timeout 6 --requests-at-once 2";
+        let moved = parse(&format!("--resume run {flags}")).resumed(begun);
+        let places = &moved.servers.places;
+        assert_eq!((places.judge_server.join(" "), places.request_timeout), ("http://b http://c".into(), Some(6.0)));
+        assert_eq!((places.requests_at_once, places.judge_key_env.as_deref()), (Some(2), Some("A")));
+        assert_eq!((moved.seed, moved.servers.judge_model.as_deref()), (3, Some("j")));
+    }
+
+    #[test]
     fn the_defaults_of_servers_are_those_of_the_command_line() {
         assert_eq!(Args::parse_from(["ril_qwen"]).settings().servers, ServerSettings::default());
     }
@@ -254,7 +288,9 @@ mod tests {
             let flags = format!("--model m --data d --teacher-responses t {flag}");
             assert_eq!(refusal(&flags), ErrorKind::ArgumentConflict, "{flag}");
         }
-        assert_eq!(refusal("--model m --data d"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refusal("--model m"), ErrorKind::MissingRequiredArgument);
+        let no_teacher = Settings::try_parse_from("ril_qwen --model m --data d".split(' ')).unwrap();
+        assert!(no_teacher.check().unwrap_err().contains("--teacher-server"));
     }
 
     #[test]
@@ -268,7 +304,6 @@ mod tests {
         let endless = Settings::try_parse_from(["ril_qwen", "--lora-rank", "2", "--lora-alpha", "inf"]).unwrap();
         assert!(endless.check().unwrap_err().contains("lora_alpha"));
         assert_eq!(refusal("--lora-alpha 4"), ErrorKind::MissingRequiredArgument);
-        assert_eq!(refusal("--judge-server u"), ErrorKind::MissingRequiredArgument);
-        assert_eq!(refusal("--rollout-server u --rollout-model m"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refusal("--rollout-model m"), ErrorKind::MissingRequiredArgument);
     }
 }

@@ -1,10 +1,12 @@
 //! Settings for people: the table of the report, and the command that gives the same run again.
 
 use clap::Parser;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::args::Settings;
 use crate::device::DeviceName;
+use crate::places::Places;
 use crate::plan::{loop_config, pretraining};
 use crate::world::World;
 
@@ -50,6 +52,9 @@ pub fn table(settings: &Settings, world: &World) -> Vec<(String, String)> {
     if let Some(model) = &servers.judge_model {
         table.push(("judge", format!("{model}, {} prompt", servers.judge_prompt.name())));
     }
+    if let Some(model) = &servers.teacher_model {
+        table.push(("teacher on a server", format!("{model}, {} answers a question", servers.teacher_answers)));
+    }
     if let Some(model) = &servers.rollout_model {
         let time = if servers.sample_ahead { "one step ahead" } else { "before each step" };
         table.push(("samples of the loops", format!("{model} on a server, {time}")));
@@ -72,20 +77,24 @@ pub fn command(settings: &Settings) -> String {
     let (given, usual) = (fields(settings), fields(&Settings::parse_from(["ril_qwen"])));
     let mut command = cargo_run(settings.device);
     for (name, value) in given.iter().filter(|(name, value)| *name == "seed" || usual.get(*name) != Some(value)) {
-        let flag = name.replace('_', "-");
-        let values = match value {
-            Value::Array(values) => values.as_slice(),
-            one => std::slice::from_ref(one),
-        };
-        for value in values {
-            command += &match value {
-                Value::Bool(_) => format!(" --{flag}"),
-                Value::String(text) => format!(" --{flag} {}", quoted(text)),
-                other => format!(" --{flag} {other}"),
-            };
-        }
+        command += &flags(name, value);
     }
     command
+}
+
+/// A field as it stands on the command line, once for each of its values.
+fn flags(name: &str, value: &Value) -> String {
+    let flag = name.replace('_', "-");
+    let values = match value {
+        Value::Array(values) => values.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    let one = |value: &Value| match value {
+        Value::Bool(_) => format!(" --{flag}"),
+        Value::String(text) => format!(" --{flag} {}", quoted(text)),
+        other => format!(" --{flag} {other}"),
+    };
+    values.iter().map(one).collect()
 }
 
 /// How to start a build that has a device.
@@ -95,13 +104,19 @@ fn cargo_run(device: DeviceName) -> String {
 }
 
 /// The command that goes on with a run.
-pub fn resume_command(folder: &str, device: DeviceName, others: &[(&str, String)]) -> String {
-    let others: String = others.iter().map(|(flag, value)| format!(" {flag} {value}")).collect();
+pub fn resume_command(folder: &str, device: DeviceName, others: &[(String, Value)]) -> String {
+    let others: String = others.iter().map(|(name, value)| flags(name, value)).collect();
     format!("{} --resume {}{others}", cargo_run(device), quoted(folder))
 }
 
+/// The places that are given, by name.
+pub fn given(places: &Places) -> Vec<(String, Value)> {
+    let usual = fields(&Places::default());
+    fields(places).into_iter().filter(|(name, value)| usual.get(name) != Some(value)).collect()
+}
+
 /// The fields by name: what is stored is what is told, so that a new field cannot be forgotten here.
-fn fields(settings: &Settings) -> Map<String, Value> {
+fn fields(settings: &impl Serialize) -> Map<String, Value> {
     match serde_json::to_value(settings) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
@@ -129,12 +144,13 @@ mod tests {
                    --max-new-tokens 8 --discriminator-steps 5 --micro-batch-rows 3 --rows-at-once 12 \
                    --checkpoint-every 4 --lora-rank 4 --lora-alpha 6.5 --judge-server http://a --judge-server http://b \
                    --judge-model j --judge-prompt short --judge-max-tokens 9 --rollout-server http://c --rollout-model s \
-                   --adapter-folder /tmp/a --sample-ahead --requests-at-once 5 --request-timeout 2.5 --request-attempts 3 --judge-key-env J --rollout-key-env R";
+                   --adapter-folder /tmp/a --sample-ahead --requests-at-once 5 --request-timeout 2.5 --request-attempts 3 --judge-key-env J --rollout-key-env R \
+                   --teacher-key-env T --teacher-server http://d --teacher-answers 2 --teacher-max-tokens 5";
         for flags in [
             String::new(),
             all.into(),
             "--quick --validation".into(),
-            format!("{all} --model m/n --data d --teacher-responses t"),
+            format!("{all} --model m/n --data d --teacher-responses t --teacher-model u"),
         ] {
             let parse = |text: &str| Args::parse_from(format!("ril_qwen {text}").split_whitespace()).settings();
             let settings = parse(&flags);
@@ -151,7 +167,7 @@ mod tests {
         settings.device = DeviceName::Cuda;
         let expected = "cargo run --release --features cuda --example ril_qwen -- --seed 0 --device cuda";
         assert_eq!(command(&settings), expected);
-        let resume = resume_command("it's a run", DeviceName::Cpu, &[("--monitor", "plain".into())]);
+        let resume = resume_command("it's a run", DeviceName::Cpu, &[("monitor".into(), "plain".into())]);
         assert_eq!(resume, r"cargo run --release --example ril_qwen -- --resume 'it'\''s a run' --monitor plain");
     }
 }

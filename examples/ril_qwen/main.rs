@@ -14,6 +14,7 @@ mod inputs;
 mod lessons;
 mod models;
 mod outcome;
+mod places;
 mod plan;
 mod recipe;
 mod servers;

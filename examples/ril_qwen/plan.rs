@@ -48,6 +48,11 @@ pub fn pretraining(settings: &Settings, config: &RilConfig) -> Pretraining {
     }
 }
 
+/// Of so many training questions, the first ones that the discriminator is pre-trained on.
+pub fn pretraining_questions(settings: &Settings, config: &RilConfig, train: usize) -> usize {
+    train.min(settings.discriminator_steps() * config.groups.questions_per_step)
+}
+
 /// SFT of a user's student on teachers' answers.
 pub fn own_sft(settings: &Settings) -> SftConfig {
     let optimizer =

@@ -1,6 +1,7 @@
 //! The recipe, stage by stage. Whatever is stored already is read instead of made again, so that a resumed run goes
 //! through the same numbers as one that was never stopped; where servers sample, as far as those repeat themselves.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use burn::module::Module;
@@ -21,9 +22,9 @@ use ril::{
 
 use crate::args::Settings;
 use crate::outcome::{self, Arm};
-use crate::plan::{loop_config, pretraining};
+use crate::plan::{loop_config, pretraining, pretraining_questions};
 use crate::servers::RunJudge;
-use crate::world::World;
+use crate::world::{Teaching, World};
 
 /// A run with all that it needs.
 pub struct Recipe {
@@ -97,7 +98,10 @@ impl Recipe {
         if !self.is_stored("sft") {
             let mut student = self.world.student.clone();
             for lesson in &self.world.lessons {
-                let (examples, config) = lesson.prepare(&student)?;
+                if let Teaching::Own(_) = lesson {
+                    answered(self.world.await_teacher(&self.world.train, &mut self.monitor)?)?;
+                }
+                let (examples, config) = lesson.prepare(&student, &self.world)?;
                 let mut trainer = SftTrainer::new(student, examples, config)?;
                 finished(self.run.run_stage(lesson.name(), &mut trainer, &mut self.monitor)?)?;
                 student = trainer.into_model();
@@ -152,18 +156,23 @@ impl Recipe {
         let plan = pretraining(&self.settings, config);
         let (stage, seed) = (discriminator_stage(arm), mix_seed(self.settings.seed, 1));
         let groups_per_step = config.groups.questions_per_step;
-        let questions = &self.world.train[..self.world.train.len().min(plan.steps * groups_per_step)];
+        let train = &self.world.train;
+        let questions = &train[..pretraining_questions(&self.settings, config, train.len())];
         let params = SamplingParams { num_samples: plan.samples, seed, ..config.sampling.clone() };
         let mut rollout = LocalRollout { rows_at_once: config.rows_at_once, ..LocalRollout::student(student.valid()) };
         self.monitor.start_evaluation(&format!("{stage}: answers of the student"), questions.len());
         let sampled = rollout.sample_until(questions, &params, |done| self.monitor.advance(done))?;
         self.monitor.finish();
         let sampled = sampled.ok_or(Halt::Asked)?;
+        answered(self.world.await_teacher(questions, &mut self.monitor)?)?;
         let groups = questions.iter().zip(sampled).enumerate().map(|(i, (question, mut responses))| {
-            responses.extend(cache.responses(question, plan.samples, i * plan.samples, student)?);
-            Ok(Group { question: question.clone(), responses })
+            let theirs = cache.responses_if_any(question, plan.samples, i * plan.samples, student)?;
+            Ok(theirs.map(|theirs| {
+                responses.extend(theirs);
+                Group { question: question.clone(), responses }
+            }))
         });
-        let groups = groups.collect::<Result<_, RilError>>()?;
+        let groups = groups.filter_map(Result::transpose).collect::<Result<_, RilError>>()?;
         let discriminator = discriminator_from(student.clone(), seed, &self.device.clone().autodiff());
         let length = PretrainPlan { groups_per_step, total_steps: plan.steps, seed };
         let prompt = (config.prompt.clone(), config.gail_for(cache.teachers())?);
@@ -231,6 +240,10 @@ impl Recipe {
 
 fn discriminator_stage(arm: &str) -> String {
     format!("{arm}-discriminator")
+}
+
+fn answered(flow: ControlFlow<()>) -> Result<(), Halt> {
+    if flow.is_break() { Err(Halt::Asked) } else { Ok(()) }
 }
 
 fn finished(outcome: Outcome) -> Result<(), Halt> {

@@ -1,36 +1,36 @@
-//! Judges and samplers behind servers: settings, and what they make.
+//! Judges, teachers and samplers behind servers: settings, and what they make.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use ril::client::{ChatClient, ChatRequest, ClientConfig, RetryPolicy};
+use ril::client::ChatRequest;
+use ril::data::Record;
 use ril::grpo::{SamplerBound, SamplerCorrection, SamplerLevel};
 use ril::models::checkpoint::WeightType;
 use ril::models::{CausalLm, Qwen2_5Vl};
 use ril::reward::{AnswerStore, HttpJudge, Judge, PromptTemplate, RuleJudge};
 use ril::run::{Outcome, RunFolder};
-use ril::server::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig};
-use ril::{RilError, RilTrainer, SampleTime, ServedStage, Stage};
+use ril::server::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig, TeachPlan, TeacherFeed};
+use ril::{RilError, RilTrainer, SampleTime, ServedStage, Stage, explain};
 use serde::{Deserialize, Serialize};
+
+use crate::places::{Places, Role, note};
 
 /// Name of the file with the attempts that failed.
 const LOG_FILE: &str = "servers.log";
+/// Name of the file with the answers of a teacher that answers while the run trains.
+const TEACHER_FILE: &str = "teacher_answers.jsonl";
 
 /// Who decides in a run whether an answer is right.
 pub type RunJudge = Arc<dyn Judge + Send + Sync>;
 
-/// A language model as the judge, and a server that samples.
+/// Models behind servers: what decides the numbers of a run, and where they are.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServerSettings {
-    /// Address of an OpenAI-compatible server whose model judges the answers; several share the load [default: rules]
-    #[arg(long, requires = "judge_model", value_name = "URL")]
-    pub judge_server: Vec<String>,
     /// The judge, as its server names it
-    #[arg(long, requires = "judge_server", value_name = "NAME")]
+    #[arg(long, value_name = "NAME")]
     pub judge_model: Option<String>,
     /// Prompt of the judge: a short reason and then the verdict, or the verdict alone
     #[arg(long, value_enum, default_value = "reasoned")]
@@ -39,36 +39,28 @@ pub struct ServerSettings {
     #[arg(long, default_value_t = 512)]
     pub judge_max_tokens: usize,
     /// Further fields of each request to the judge, a JSON object: the verdict's form, for servers that can hold a model to one
-    #[arg(long, requires = "judge_server", value_name = "JSON")]
+    #[arg(long, requires = "judge_model", value_name = "JSON")]
     pub judge_extra: Option<String>,
-    /// Address of a vLLM server that samples the student's answers in the loops; it is pushed the adapters. Start it with
-    /// --enable-lora --logprobs-mode processed_logprobs, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True
-    #[arg(long, requires_all = ["rollout_model", "adapter_folder", "lora_rank"], value_name = "URL")]
-    pub rollout_server: Vec<String>,
-    /// The student before the loops (models/sft of this run, or what it started from), as that server names it
-    #[arg(long, requires = "rollout_server", value_name = "NAME")]
+    /// A teacher, as its server names it. Its answers are kept in RUN/teacher_answers.jsonl; it is asked about the questions of
+    /// the steps, in their order
+    #[arg(long, requires = "model", value_name = "NAME")]
+    pub teacher_model: Option<String>,
+    /// Answers of that teacher to each question
+    #[arg(long, default_value_t = 4)]
+    pub teacher_answers: usize,
+    /// Longest answer of that teacher, in tokens; longer ones are asked for again
+    #[arg(long, default_value_t = 1024)]
+    pub teacher_max_tokens: usize,
+    /// The student before the loops (models/sft of this run, or what it started from), as the sampling server names it
+    #[arg(long, requires = "lora_rank", value_name = "NAME")]
     pub rollout_model: Option<String>,
-    /// Folder for the adapters, which this program and the server see under the same absolute path
-    #[arg(long, requires = "rollout_server", value_name = "FOLDER")]
-    pub adapter_folder: Option<PathBuf>,
     /// Sample a step's answers while the step before is computed: one step stale, corrected by importance
-    #[arg(long, requires = "rollout_server")]
+    #[arg(long, requires = "rollout_model")]
     pub sample_ahead: bool,
-    /// Requests under way at once, to each kind of server
-    #[arg(long, default_value_t = 16)]
-    pub requests_at_once: usize,
-    /// Seconds that one attempt of a request may take
-    #[arg(long, default_value_t = 600.0, value_name = "SECONDS")]
-    pub request_timeout: f64,
-    /// Attempts of a request, with growing pauses between them; each one that fails is told in RUN/servers.log
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    pub request_attempts: usize,
-    /// Environment variable that holds the judge's key
-    #[arg(long, requires = "judge_server", value_name = "VARIABLE")]
-    pub judge_key_env: Option<String>,
-    /// Environment variable that holds the sampler's key
-    #[arg(long, requires = "rollout_server", value_name = "VARIABLE")]
-    pub rollout_key_env: Option<String>,
+    /// Addresses
+    #[arg(skip)]
+    #[serde(flatten)]
+    pub places: Places,
 }
 
 /// The embedded prompts of judges.
@@ -94,52 +86,32 @@ impl JudgePrompt {
 impl Default for ServerSettings {
     fn default() -> Self {
         Self {
-            judge_server: Vec::new(),
             judge_model: None,
             judge_prompt: JudgePrompt::Reasoned,
             judge_max_tokens: 512,
             judge_extra: None,
-            rollout_server: Vec::new(),
+            teacher_model: None,
+            teacher_answers: 4,
+            teacher_max_tokens: 1024,
             rollout_model: None,
-            adapter_folder: None,
             sample_ahead: false,
-            requests_at_once: 16,
-            request_timeout: 600.0,
-            request_attempts: 8,
-            judge_key_env: None,
-            rollout_key_env: None,
+            places: Places::default(),
         }
     }
 }
 
 impl ServerSettings {
-    /// A client that tells failed attempts to `log`.
-    fn client(
-        &self,
-        (servers, key): (&[String], &Option<String>),
-        log: Option<PathBuf>,
-    ) -> Result<ChatClient, RilError> {
-        let config = ClientConfig {
-            api_key_env: key.clone(),
-            max_in_flight: self.requests_at_once,
-            timeout_s: self.request_timeout,
-            retry: RetryPolicy { max_attempts: self.request_attempts, ..RetryPolicy::default() },
-            ..ClientConfig::new(servers)
-        };
-        let client = ChatClient::with_observer(config, move |retry| {
-            let file = log.as_ref().and_then(|path| File::options().create(true).append(true).open(path).ok());
-            // What cannot be logged must not stop a run.
-            let _ = file.map(|mut file| writeln!(file, "{retry}"));
-        });
-        client.map_err(|error| RilError::Config(error.to_string()))
+    /// The model of a role, as its server names it.
+    fn model(&self, role: Role) -> Option<&String> {
+        match role {
+            Role::Judge => self.judge_model.as_ref(),
+            Role::Teacher => self.teacher_model.as_ref(),
+            Role::Rollout => self.rollout_model.as_ref(),
+        }
     }
 
-    fn judge_client(&self, log: Option<PathBuf>) -> Result<ChatClient, RilError> {
-        self.client((&self.judge_server, &self.judge_key_env), log)
-    }
-
-    fn rollout_client(&self, log: Option<PathBuf>) -> Result<ChatClient, RilError> {
-        self.client((&self.rollout_server, &self.rollout_key_env), log)
+    fn log(&self, run: &RunFolder) -> PathBuf {
+        run.file(LOG_FILE)
     }
 
     fn extra(&self) -> Result<serde_json::Map<String, serde_json::Value>, RilError> {
@@ -152,18 +124,34 @@ impl ServerSettings {
     /// # Errors
     /// [`RilError::Config`] with the setting.
     pub fn check(&self) -> Result<(), RilError> {
-        if !self.judge_server.is_empty() {
-            self.judge_client(None)?;
+        let wrong = |what: String| Err(RilError::Config(what));
+        for role in Role::ALL {
+            let (name, servers) = (role.name(), self.places.servers(role));
+            match (self.model(role), servers.is_empty()) {
+                (Some(_), true) => return wrong(format!("--{name}-model: expected a --{name}-server too")),
+                (None, false) => return wrong(format!("--{name}-server: expected a --{name}-model too")),
+                (None, true) if self.places.key_env(role).is_some() => {
+                    return wrong(format!("--{name}-key-env: expected a --{name}-server too"));
+                }
+                (Some(_), false) => drop(self.places.client(role, None)?),
+                (None, true) => {}
+            }
         }
-        if !self.rollout_server.is_empty() {
-            self.rollout_client(None)?;
+        let counts = [
+            ("--judge-max-tokens", self.judge_max_tokens),
+            ("--teacher-answers", self.teacher_answers),
+            ("--teacher-max-tokens", self.teacher_max_tokens),
+        ];
+        if let Some((flag, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return wrong(format!("{flag}: expected at least 1, got 0"));
         }
-        let wrong = |what: &str| Err(RilError::Config(what.into()));
-        if self.judge_max_tokens == 0 {
-            return wrong("--judge-max-tokens: expected at least 1, got 0");
-        }
-        if self.adapter_folder.as_ref().is_some_and(|folder| !folder.is_absolute()) {
-            return wrong("--adapter-folder: expected an absolute path, which the server sees too");
+        match (&self.places.adapter_folder, self.rollout_model.is_some()) {
+            (None, true) => return wrong("--rollout-model: expected an --adapter-folder too".into()),
+            (Some(_), false) => return wrong("--adapter-folder: expected a --rollout-model too".into()),
+            (Some(folder), true) if !folder.is_absolute() => {
+                return wrong("--adapter-folder: expected an absolute path, which the server sees too".into());
+            }
+            _ => {}
         }
         self.extra().map(|_| ())
     }
@@ -174,7 +162,7 @@ impl ServerSettings {
     /// The client's and the store's.
     pub fn judge(&self, run: &RunFolder) -> Result<RunJudge, RilError> {
         let Some(model) = &self.judge_model else { return Ok(Arc::new(RuleJudge::default())) };
-        let client = self.judge_client(Some(run.file(LOG_FILE)))?;
+        let client = self.places.client(Role::Judge, Some(self.log(run)))?;
         let template = match self.judge_prompt {
             JudgePrompt::Reasoned => PromptTemplate::judge(),
             JudgePrompt::Short => PromptTemplate::judge_short(),
@@ -189,11 +177,40 @@ impl ServerSettings {
         Ok(Arc::new(HttpJudge::new(client, request, template).with_store(Arc::new(store))))
     }
 
+    /// The teacher that answers these questions, in this order, while the run trains; its answers are kept in the run's folder.
+    ///
+    /// # Errors
+    /// The client's and the file's.
+    pub fn feed(&self, run: &RunFolder, records: Vec<(usize, Record)>) -> Result<Option<Arc<TeacherFeed>>, RilError> {
+        let Some(model) = &self.teacher_model else { return Ok(None) };
+        let log = self.log(run);
+        let client = self.places.client(Role::Teacher, Some(log.clone()))?;
+        let request = ChatRequest {
+            max_tokens: Some(self.teacher_max_tokens),
+            temperature: Some(1.0),
+            top_p: Some(0.95),
+            ..ChatRequest::new(model.as_str(), vec![])
+        };
+        let plan = TeachPlan {
+            teacher: model.clone(),
+            request,
+            responses: self.teacher_answers,
+            samples_per_request: self.teacher_answers,
+            tries: 3,
+            seed: 0,
+        };
+        let tell = move |teacher: &str, error: &RilError| {
+            note(&log, &format!("left out, as teacher {teacher} will not have it: {}", explain(error)));
+        };
+        let feed = TeacherFeed::start(vec![(client, plan)], records, &run.file(TEACHER_FILE), tell)?;
+        Ok(Some(Arc::new(feed)))
+    }
+
     /// Weights of samples by how likely they are to the policy now; `None` where the policy itself samples.
     pub fn correction(&self) -> Option<SamplerCorrection> {
         let (level, bound) = (SamplerLevel::Token, SamplerBound::Truncate);
         let correction = SamplerCorrection { level, bound, min_ratio: 0.0, max_ratio: 3.0 };
-        (!self.rollout_server.is_empty()).then_some(correction)
+        self.rollout_model.as_ref().map(|_| correction)
     }
 
     /// A loop whose samples come from the server, which gets the adapters of each step; `None` where the policy samples.
@@ -206,10 +223,10 @@ impl ServerSettings {
         arm: &str,
         trainer: RilTrainer<Qwen2_5Vl, RunJudge>,
     ) -> Result<Loop, RilError> {
-        let (Some(model), Some(folder)) = (&self.rollout_model, &self.adapter_folder) else {
+        let (Some(model), Some(folder)) = (&self.rollout_model, &self.places.adapter_folder) else {
             return Ok(Loop::Local(Box::new(trainer)));
         };
-        let client = self.rollout_client(Some(run.file(LOG_FILE)))?;
+        let client = self.places.client(Role::Rollout, Some(self.log(run)))?;
         let config = ServerRolloutConfig {
             model: model.clone(),
             tokens: SampledTokens::Returned,

@@ -7,9 +7,10 @@ use ril::models::files::write_atomic;
 use ril::monitor::{Monitor, MonitorMode};
 use ril::run::{Outcome, RunFolder};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::args::{Args, Settings};
-use crate::describe::resume_command;
+use crate::describe::{given, resume_command};
 use crate::inputs::{Input, check_unchanged, inputs};
 use crate::plan;
 use crate::recipe::Recipe;
@@ -45,7 +46,7 @@ pub fn start(args: &Args, monitor: Monitor) -> Result<Outcome, Box<dyn Error>> {
     plan::check(&settings)?;
     let device = settings.device.open()?;
     let begun = Begun { inputs: inputs(&settings)?, settings: settings.clone() };
-    let world = World::new(&settings, &device)?;
+    let mut world = World::new(&settings, &device)?;
     if args.resume.is_none() {
         let text = format!("{}\n", serde_json::to_string_pretty(&begun)?);
         write_atomic(&folder.join(SETTINGS_FILE), text.as_bytes())?;
@@ -53,6 +54,7 @@ pub fn start(args: &Args, monitor: Monitor) -> Result<Outcome, Box<dyn Error>> {
     let run = RunFolder::open(&folder, settings.checkpoint_every)?;
     let command = how_to_go_on(args, &folder, &settings);
     let judge = settings.servers.judge(&run)?;
+    world.begin_feed(&settings, &run)?;
     let outcome = Recipe { run, settings, device, monitor, world, judge }.carry_out()?;
     if outcome == Outcome::Interrupted {
         println!("Stopped. Go on with: {command}");
@@ -66,8 +68,7 @@ fn resumed(args: &Args, folder: &Path) -> Result<Settings, Box<dyn Error>> {
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let begun: Begun = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     check_unchanged(&begun.inputs, &inputs(&begun.settings)?)?;
-    let device = args.device.unwrap_or(begun.settings.device);
-    Ok(Settings { device, ..begun.settings })
+    Ok(args.resumed(begun.settings))
 }
 
 /// Where a new run goes; nothing is made yet.
@@ -88,10 +89,11 @@ fn new_folder(args: &Args) -> Result<PathBuf, String> {
 fn how_to_go_on(args: &Args, folder: &Path, settings: &Settings) -> String {
     let mut others = Vec::new();
     if args.resume.is_some() {
-        others.extend(args.device.map(|device| ("--device", device.name().to_string())));
+        others.extend(args.device.map(|device| ("device".into(), Value::from(device.name()))));
+        others.extend(given(args.places()));
     }
     if args.monitor != MonitorMode::Auto {
-        others.push(("--monitor", args.monitor.to_string()));
+        others.push(("monitor".into(), Value::from(args.monitor.to_string())));
     }
     resume_command(&folder.display().to_string(), settings.device, &others)
 }

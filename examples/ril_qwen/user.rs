@@ -1,14 +1,15 @@
 //! What a run on the user's own model and data starts from.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::Device;
-use ril::data::{hold_out, read_questions};
+use ril::data::{Record, hold_out, read_questions, read_records};
 use ril::models::Qwen2_5Vl;
 use ril::{Question, RilError, SftExample, TeacherCache};
 
 use crate::args::Settings;
-use crate::plan::own_sft;
+use crate::plan::{loop_config, own_sft, pretraining_questions};
 use crate::world::{Teacher, Teaching, World};
 
 /// Shuffles the split. One number for all runs: whatever their seed, they are measured on the same questions.
@@ -21,24 +22,51 @@ const SPLIT_SEED: u64 = 0;
 pub fn world(settings: &Settings, model: &Path, data: &Path, device: &Device) -> Result<World, RilError> {
     let student = Qwen2_5Vl::from_folder(model, &device.clone().autodiff())?;
     let questions = read_questions(data, &student)?;
-    let responses = settings.teacher_responses.as_deref().unwrap_or(Path::new(""));
-    let cache = TeacherCache::read_for(responses, &questions, &student)?;
+    let cache = match &settings.teacher_responses {
+        Some(responses) => TeacherCache::read_for(responses, &questions, &student)?,
+        None => TeacherCache::default(),
+    };
+    if let Some(name) = settings.servers.teacher_model.as_ref().filter(|name| cache.teachers().contains(*name)) {
+        let message = format!("--teacher-responses: holds answers of {name}, who is to answer while the run trains");
+        return Err(RilError::Config(message));
+    }
     let wanted = settings.held_out().unwrap_or((questions.len() / 5).max(1));
     let (train, held_out) = hold_out(questions, wanted, SPLIT_SEED)?;
-    cache.check_covers(&train)?;
+    if settings.teacher_responses.is_some() {
+        cache.check_covers(&train)?;
+    }
     let teachers = cache.teachers().iter().map(|name| Teacher { name: name.clone(), model: None }).collect();
     let lessons = match settings.sft_steps() {
         0 => Vec::new(),
-        _ => vec![Teaching::Own(examples(&train, &cache, &student)?, own_sft(settings))],
+        _ => vec![Teaching::Own(own_sft(settings))],
     };
-    Ok(World { student, lessons, train, held_out, teachers, cache: Some(cache) })
+    Ok(World { student, lessons, train, held_out, teachers, cache: Some(cache), feed: None })
 }
 
 /// One teacher answer to each question, teachers taking turns.
-fn examples(train: &[Question], cache: &TeacherCache, student: &Qwen2_5Vl) -> Result<Vec<SftExample>, RilError> {
+///
+/// # Errors
+/// The cache's.
+pub fn examples(world: &World) -> Result<Vec<SftExample>, RilError> {
+    let (Some(cache), student) = (&world.cache, &world.student) else { return Ok(Vec::new()) };
     let example = |(i, question): (usize, &Question)| {
-        let response = cache.responses(question, 1, i, student)?.remove(0);
-        Ok(SftExample { prompt: question.prompt.clone(), completion: response.token_ids })
+        let response = cache.responses_if_any(question, 1, i, student)?.map(|mut responses| responses.remove(0));
+        Ok(response.map(|r| SftExample { prompt: question.prompt.clone(), completion: r.token_ids }))
     };
-    train.iter().enumerate().map(example).collect()
+    world.train.iter().enumerate().filter_map(|question| example(question).transpose()).collect()
+}
+
+/// The training questions that a run asks its teachers about, in the order in which it needs the answers.
+///
+/// # Errors
+/// Those of the file.
+pub fn in_turn(settings: &Settings, data: &Path, train: &[Question]) -> Result<Vec<(usize, Record)>, RilError> {
+    let config = loop_config(settings);
+    let sft = if settings.sft_steps() > 0 { train.len() } else { 0 };
+    let pretrained = pretraining_questions(settings, &config, train.len());
+    let order = (0..sft).chain(0..pretrained).chain(config.question_order(train.len()));
+    let mut records: HashMap<String, (usize, Record)> =
+        read_records(data)?.into_iter().map(|record| (record.1.id.clone().unwrap_or_default(), record)).collect();
+    // A question's second turn finds its record taken.
+    Ok(order.filter_map(|i| records.remove(&train[i].id)).collect())
 }

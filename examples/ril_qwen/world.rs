@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -9,6 +10,7 @@ use ril::models::Qwen2_5Vl;
 use ril::models::generate::SamplingParams;
 use ril::monitor::Monitor;
 use ril::run::RunFolder;
+use ril::server::TeacherFeed;
 use ril::{CachedResponse, LocalRollout, Question, RilError, Rollout, SftConfig, SftExample, TeacherCache};
 
 use crate::args::Settings;
@@ -34,7 +36,7 @@ pub enum Teaching {
     /// Of a toy; its examples are made when it begins.
     Lesson(Lesson),
     /// On teachers' answers to the user's questions.
-    Own(Vec<SftExample>, SftConfig),
+    Own(SftConfig),
 }
 
 impl Teaching {
@@ -47,10 +49,10 @@ impl Teaching {
     }
 
     /// Examples and how to train on them.
-    pub fn prepare(&self, model: &Qwen2_5Vl) -> Result<(Vec<SftExample>, SftConfig), RilError> {
+    pub fn prepare(&self, model: &Qwen2_5Vl, world: &World) -> Result<(Vec<SftExample>, SftConfig), RilError> {
         match self {
             Self::Lesson(lesson) => lesson.prepare(model),
-            Self::Own(examples, config) => Ok((examples.clone(), config.clone())),
+            Self::Own(config) => Ok((user::examples(world)?, config.clone())),
         }
     }
 }
@@ -66,6 +68,8 @@ pub struct World {
     pub teachers: Vec<Teacher>,
     /// The user's teacher responses.
     pub cache: Option<TeacherCache>,
+    /// The teacher that answers while the run trains.
+    pub feed: Option<Arc<TeacherFeed>>,
 }
 
 /// Folder of a toy teacher in the repository.
@@ -98,7 +102,37 @@ impl World {
         };
         let teachers = ["teacher_a", "teacher_b"].into_iter().map(teacher).collect::<Result<_, RilError>>()?;
         let lessons = lessons::student(settings.sft_steps(), settings.seed).into_iter().map(Teaching::Lesson).collect();
-        Ok(Self { student, lessons, train, held_out, teachers, cache: None })
+        Ok(Self { student, lessons, train, held_out, teachers, cache: None, feed: None })
+    }
+
+    /// Lets the teacher behind a server begin.
+    ///
+    /// # Errors
+    /// Its client's, and those of the files.
+    pub fn begin_feed(&mut self, settings: &Settings, run: &RunFolder) -> Result<(), RilError> {
+        let Some(data) = settings.data.as_deref().filter(|_| settings.servers.teacher_model.is_some()) else {
+            return Ok(());
+        };
+        let records = user::in_turn(settings, data, &self.train)?;
+        self.feed = settings.servers.feed(run, records)?;
+        if let Some(feed) = &self.feed {
+            let teacher = |name: &String| Teacher { name: name.clone(), model: None };
+            self.teachers.extend(feed.teachers().iter().map(teacher));
+            self.cache = self.cache.take().map(|cache| feed.join(cache));
+        }
+        Ok(())
+    }
+
+    /// Waits for the answers of the teacher behind a server to these questions; breaks when the user asks to stop.
+    ///
+    /// # Errors
+    /// The teacher's.
+    pub fn await_teacher(&self, questions: &[Question], monitor: &mut Monitor) -> Result<ControlFlow<()>, RilError> {
+        let Some(feed) = &self.feed else { return Ok(ControlFlow::Continue(())) };
+        monitor.start_evaluation(&format!("answers of {}", feed.teachers().join(", ")), questions.len());
+        let flow = feed.wait(questions, |done| monitor.advance(done))?;
+        monitor.finish();
+        Ok(flow)
     }
 
     /// Teacher answers to the training questions: the user's, or sampled from the toys once a run and kept; `None` when

@@ -1,7 +1,10 @@
 //! Teachers and samplers behind servers: what is asked, what is kept, what is refused.
 
 mod evaluate;
+mod feed;
 mod recorded;
 mod rollout;
 mod support;
 mod teach;
+#[path = "../support/tiny_server.rs"]
+mod tiny_server;

@@ -76,3 +76,17 @@ pub enum ClientError {
     #[error("stopped before an answer came")]
     Stopped,
 }
+
+impl ClientError {
+    /// Whether the server will not have this one request (400, 413, 422), whatever becomes of others.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Status { status: 400 | 413 | 422, .. })
+    }
+
+    /// Whether the request was given up because the client was asked to stop.
+    #[must_use]
+    pub fn is_stop(&self) -> bool {
+        matches!(self, Self::Stopped)
+    }
+}

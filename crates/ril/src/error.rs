@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What can stop a run.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +100,14 @@ pub enum RilError {
         /// Found.
         got: usize,
     },
+    /// A teacher that answers while the run trains cannot go on.
+    #[error("teacher {teacher} answers no more")]
+    Teacher {
+        /// Its name.
+        teacher: String,
+        /// Why.
+        source: Arc<RilError>,
+    },
     /// A teacher's text that the student's tokenizer would read as something else.
     #[error("question {question}: response of teacher {teacher}: {reason}")]
     TeacherText {
@@ -149,6 +158,18 @@ impl RilError {
     {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Checkpoint { path, source: source.into() }
+    }
+
+    /// Whether a server will not have one question, whatever becomes of the others.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Server { source, .. } if source.is_refusal())
+    }
+
+    /// Whether a client was asked to stop before a server answered.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_stop(&self) -> bool {
+        matches!(self, Self::Server { source, .. } if source.is_stop())
     }
 }
 

@@ -79,7 +79,7 @@ pub use rollout::{LocalRollout, Rollout};
 pub use served::{Draw, SampleTime, ServedStage};
 pub use sft::{SftConfig, SftExample, SftTrainer};
 pub use stage::{Stage, StageMetrics};
-pub use teacher::{CachedResponse, TeacherCache};
+pub use teacher::{CachedResponse, TeacherCache, TeacherSource};
 pub use trainer::{RilTrainer, TrainingData};
 
 #[cfg(feature = "http")]

@@ -1,7 +1,9 @@
-//! Cached teacher responses, keyed by question and teacher.
+//! Teacher responses, keyed by question and teacher: cached, or from teachers that answer while the run trains.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use ril_models::ChatModel;
 use ril_models::files::write_atomic;
@@ -30,6 +32,9 @@ struct Sourced {
     entry: CachedResponse,
     #[serde(default)]
     finish_reason: Option<String>,
+    /// Which of the responses to the question it is.
+    #[serde(default)]
+    sample: Option<usize>,
 }
 
 /// Whether a server's reason says that a text does not end where its model would have ended it.
@@ -37,11 +42,25 @@ pub(crate) fn is_cut(finish_reason: &str) -> bool {
     !matches!(finish_reason, "" | "stop")
 }
 
-/// Texts that teachers wrote before the run. Only text is kept: the student's tokenizer reads it anew.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Teachers that answer while a run trains, so that their time costs nothing as long as they are ahead of it.
+///
+/// `server::TeacherFeed`, with the feature `http`, is one.
+pub trait TeacherSource: fmt::Debug + Send + Sync {
+    /// All texts of a teacher for a question, always the same ones in the same order; waits until they are there. Empty when
+    /// there will be none: steps leave the question out.
+    ///
+    /// # Errors
+    /// What keeps the teacher from answering anything more.
+    fn texts(&self, question: &str, teacher: &str) -> Result<Vec<String>, RilError>;
+}
+
+/// Texts of teachers, written before the run or while it trains. Only text is kept: the student's tokenizer reads it anew.
+#[derive(Debug, Clone, Default)]
 pub struct TeacherCache {
     teachers: Vec<String>,
     texts: HashMap<(usize, String), Vec<String>>,
+    /// Of the teachers that have one.
+    sources: HashMap<usize, Arc<dyn TeacherSource>>,
 }
 
 impl TeacherCache {
@@ -53,12 +72,25 @@ impl TeacherCache {
 
     /// Adds one response.
     pub fn insert(&mut self, entry: CachedResponse) {
-        let known = self.teachers.iter().position(|t| *t == entry.teacher);
-        let teacher = known.unwrap_or_else(|| {
-            self.teachers.push(entry.teacher);
-            self.teachers.len() - 1
-        });
+        let teacher = self.index_of(&entry.teacher);
         self.texts.entry((teacher, entry.question)).or_default().push(entry.response);
+    }
+
+    /// The same with a teacher that answers while the run trains; all of its texts come from `source`, and none from here.
+    #[must_use]
+    pub fn with_source(mut self, teacher: &str, source: Arc<dyn TeacherSource>) -> Self {
+        let index = self.index_of(teacher);
+        self.texts.retain(|(of, _), _| *of != index);
+        self.sources.insert(index, source);
+        self
+    }
+
+    fn index_of(&mut self, teacher: &str) -> usize {
+        let known = self.teachers.iter().position(|t| t == teacher);
+        known.unwrap_or_else(|| {
+            self.teachers.push(teacher.to_owned());
+            self.teachers.len() - 1
+        })
     }
 
     /// Reads a JSON-lines file of [`CachedResponse`].
@@ -76,14 +108,20 @@ impl TeacherCache {
     /// Reads a JSON-lines file that somebody else wrote, for these questions and this student: each line must belong to
     /// a question, and be plain text to the student's tokenizer. Stop tokens at the end of a text are dropped. Lines with a
     /// `finish_reason` other than "stop" are left out: a text that a budget or a filter cut would teach to stop in the middle of a
-    /// sentence.
+    /// sentence. Numbered texts of a teacher for a question stand in the order of their numbers.
     ///
     /// # Errors
     /// [`RilError::Io`]; [`RilError::EmptyFile`]; [`RilError::Line`] with the line number.
     pub fn read_for<M: ChatModel>(path: &Path, questions: &[Question], student: &M) -> Result<Self, RilError> {
         let known: HashSet<&str> = questions.iter().map(|q| q.id.as_str()).collect();
         let mut cache = Self::default();
-        for (line, Sourced { mut entry, finish_reason }) in read_lines(path)? {
+        let mut lines: Vec<(usize, Sourced)> = read_lines(path)?;
+        // Teachers keep the order in which they appear, whatever their first number is.
+        for (_, Sourced { entry, .. }) in &lines {
+            cache.index_of(&entry.teacher);
+        }
+        lines.sort_by_key(|(_, line)| line.sample);
+        for (line, Sourced { mut entry, finish_reason, .. }) in lines {
             let refuse = |reason| RilError::Line { path: path.to_path_buf(), line, reason };
             if !known.contains(entry.question.as_str()) {
                 return Err(refuse(format!("there is no question with id {}", entry.question)));
@@ -100,7 +138,7 @@ impl TeacherCache {
         Ok(cache)
     }
 
-    /// Checks that every teacher has a response to every question.
+    /// Checks that every teacher has a response to every question, but for those that answer while the run trains.
     ///
     /// # Errors
     /// [`RilError::TeacherResponses`] with the first question and teacher without.
@@ -110,7 +148,7 @@ impl TeacherCache {
                 return Err(missing(question, "(none)"));
             }
             for (teacher, name) in self.teachers.iter().enumerate() {
-                if self.texts(&question.id, teacher).is_empty() {
+                if !self.sources.contains_key(&teacher) && self.texts(&question.id, teacher).is_empty() {
                     return Err(missing(question, name));
                 }
             }
@@ -118,7 +156,7 @@ impl TeacherCache {
         Ok(())
     }
 
-    /// Writes all responses as JSON lines, complete or not at all.
+    /// Writes all cached responses as JSON lines, complete or not at all.
     ///
     /// # Errors
     /// [`RilError::Models`] with the path.
@@ -140,12 +178,15 @@ impl TeacherCache {
     /// Only the teachers with these names, in this order.
     #[must_use]
     pub fn restricted(&self, teachers: &[&str]) -> Self {
-        let mut cache = Self { teachers: teachers.iter().map(ToString::to_string).collect(), texts: HashMap::new() };
+        let mut cache = Self { teachers: teachers.iter().map(ToString::to_string).collect(), ..Self::default() };
+        let place = |teacher: &usize| teachers.iter().position(|t| *t == self.teachers[*teacher]);
         for ((teacher, question), texts) in &self.texts {
-            if let Some(at) = teachers.iter().position(|t| *t == self.teachers[*teacher]) {
+            if let Some(at) = place(teacher) {
                 cache.texts.insert((at, question.clone()), texts.clone());
             }
         }
+        let sources = self.sources.iter().filter_map(|(teacher, source)| Some((place(teacher)?, source.clone())));
+        cache.sources.extend(sources);
         cache
     }
 
@@ -156,11 +197,12 @@ impl TeacherCache {
     }
 
     /// `count` responses to a question, taken from the teachers in turn and from different texts of each, starting
-    /// at `offset`; tokenised by the student.
+    /// at `offset`; tokenised by the student. Waits for a teacher that has not answered yet, and leaves out those of its texts that
+    /// spell a special token of the student's.
     ///
     /// # Errors
     /// [`RilError::TeacherResponses`] when a teacher has no response for the question; [`RilError::TeacherText`] when a
-    /// text spells a special token of the student's (stop tokens at its end are dropped).
+    /// cached text spells a special token of the student's (stop tokens at its end are dropped); the source's own.
     pub fn responses<M: ChatModel>(
         &self,
         question: &Question,
@@ -168,30 +210,63 @@ impl TeacherCache {
         offset: usize,
         student: &M,
     ) -> Result<Vec<Response>, RilError> {
-        (0..count).map(|i| self.response(question, offset + i, student)).collect()
-    }
-
-    fn response<M: ChatModel>(&self, question: &Question, turn: usize, student: &M) -> Result<Response, RilError> {
         if self.teachers.is_empty() {
             return Err(missing(question, "(none)"));
         }
-        let teacher = turn % self.teachers.len();
+        let texts = (0..count.min(self.teachers.len())).map(|i| {
+            let teacher = (offset + i) % self.teachers.len();
+            Ok((teacher, self.plain_texts(question, teacher, student)?))
+        });
+        let texts: HashMap<usize, Vec<String>> = texts.collect::<Result<_, RilError>>()?;
+        let response = |turn: usize| {
+            let teacher = turn % self.teachers.len();
+            let texts = &texts[&teacher];
+            let text = &texts[turn / self.teachers.len() % texts.len()];
+            Ok(Response {
+                text: text.clone(),
+                token_ids: student.encode_response(text)?,
+                origin: Origin::Teacher(teacher),
+                is_truncated: false,
+                sampler_log_probs: None,
+                policy_step: None,
+            })
+        };
+        (offset..offset + count).map(response).collect()
+    }
+
+    /// [`Self::responses`], or `None` where a teacher that answers while the run trains has nothing to say to the question.
+    ///
+    /// # Errors
+    /// As [`Self::responses`].
+    pub fn responses_if_any<M: ChatModel>(
+        &self,
+        question: &Question,
+        count: usize,
+        offset: usize,
+        student: &M,
+    ) -> Result<Option<Vec<Response>>, RilError> {
+        let is_awaited = |name: &String| self.sources.keys().any(|teacher| self.teachers[*teacher] == *name);
+        match self.responses(question, count, offset, student) {
+            Err(RilError::TeacherResponses { teacher, .. }) if is_awaited(&teacher) => Ok(None),
+            responses => responses.map(Some),
+        }
+    }
+
+    /// The texts of a teacher that a student can read; at least one.
+    fn plain_texts<M: ChatModel>(
+        &self,
+        question: &Question,
+        teacher: usize,
+        student: &M,
+    ) -> Result<Vec<String>, RilError> {
         let name = &self.teachers[teacher];
-        let texts = self.texts(&question.id, teacher);
-        let text = texts.get(turn / self.teachers.len() % texts.len().max(1)).ok_or_else(|| missing(question, name))?;
-        let text = plain_text(student, text).map_err(|reason| RilError::TeacherText {
-            question: question.id.clone(),
-            teacher: name.clone(),
-            reason,
-        })?;
-        Ok(Response {
-            text: text.to_string(),
-            token_ids: student.encode_response(text)?,
-            origin: Origin::Teacher(teacher),
-            is_truncated: false,
-            sampler_log_probs: None,
-            policy_step: None,
-        })
+        let refuse = |reason| RilError::TeacherText { question: question.id.clone(), teacher: name.clone(), reason };
+        let plain = |text: &String| plain_text(student, text).map(str::to_owned);
+        let texts: Vec<String> = match self.sources.get(&teacher) {
+            Some(source) => source.texts(&question.id, name)?.iter().filter_map(|text| plain(text).ok()).collect(),
+            None => self.texts(&question.id, teacher).iter().map(plain).collect::<Result<_, _>>().map_err(refuse)?,
+        };
+        if texts.is_empty() { Err(missing(question, name)) } else { Ok(texts) }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::teacher::TeacherCache;
 pub struct TrainingData<J> {
     /// Questions, in any order.
     pub questions: Vec<Question>,
-    /// Cached teacher responses; empty for Algorithm 1.
+    /// Teacher responses; empty for Algorithm 1.
     pub teachers: TeacherCache,
     /// Decides whether an answer is right.
     pub judge: J,
@@ -123,21 +123,33 @@ impl<M: TrainableModel, J: Judge + Sync> RilTrainer<M, J> {
         Draw { step, questions: picked.iter().map(|&i| self.data.questions[i].clone()).collect(), params }
     }
 
-    /// Samples and the teachers' responses of their step, as groups; texts without ids are read by the student.
+    /// Samples and the teachers' responses of their step, as groups; texts without ids are read by the student. Waits for
+    /// teachers that answer while the run trains; questions to which these have nothing to say are left out.
     ///
     /// # Errors
-    /// [`RilError::TeacherResponses`], [`RilError::TeacherText`]; the tokenizer's.
+    /// [`RilError::TeacherResponses`], [`RilError::TeacherText`], [`RilError::Teacher`]; the tokenizer's.
     pub fn groups(&self, draw: Draw, sampled: Vec<Vec<Response>>) -> Result<Vec<Group>, RilError> {
         let student = self.policy.view();
         let teachers = self.config.groups.teachers_per_question;
-        let groups = draw.questions.into_iter().zip(sampled).map(|(question, mut responses)| {
+        let asked = draw.questions.len();
+        let mut groups = Vec::with_capacity(asked);
+        for (question, mut responses) in draw.questions.into_iter().zip(sampled) {
             responses.iter_mut().try_for_each(|response| encode_text(&student, response))?;
             if teachers > 0 {
-                responses.extend(self.data.teachers.responses(&question, teachers, draw.step * teachers, &student)?);
+                let cache = &self.data.teachers;
+                match cache.responses_if_any(&question, teachers, draw.step * teachers, &student)? {
+                    Some(theirs) => responses.extend(theirs),
+                    None => continue,
+                }
             }
-            Ok(Group { question, responses })
-        });
-        groups.collect()
+            groups.push(Group { question, responses });
+        }
+        if groups.is_empty() && asked > 0 {
+            return Err(RilError::Input(format!(
+                "teachers have nothing to say to any of {asked} questions of the step"
+            )));
+        }
+        Ok(groups)
     }
 
     /// One step on given groups: the five phases. The judge is asked on a thread of its own while the discriminator trains and

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use self::optimizer::OptimizerSettings;
 use crate::adapters::DiscriminatorPrompt;
 use crate::error::RilError;
+use crate::stage::batch_indices;
 
 /// Who is in a group, and how many groups a step has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,7 +21,7 @@ pub struct GroupPlan {
     pub questions_per_step: usize,
     /// Student samples a question, at least 1; the paper's G.
     pub students_per_question: usize,
-    /// Cached teacher responses a question; 0 for GRPO and Dr.GRPO, the paper's G for RIL.
+    /// Teacher responses a question; 0 for GRPO and Dr.GRPO, the paper's G for RIL.
     pub teachers_per_question: usize,
 }
 
@@ -245,6 +246,24 @@ impl RilConfig {
         Ok(replay.validate()?)
     }
 
+    /// Which of so many questions the steps draw, in the order of their first turn.
+    #[must_use]
+    pub fn question_order(&self, questions: usize) -> Vec<usize> {
+        let mut order = Vec::new();
+        let mut is_known = vec![false; questions];
+        for step in 0..self.total_steps {
+            if order.len() == questions {
+                break;
+            }
+            for question in batch_indices(questions, self.groups.questions_per_step, step, self.seed) {
+                if !std::mem::replace(&mut is_known[question], true) {
+                    order.push(question);
+                }
+            }
+        }
+        order
+    }
+
     /// `gail` for teachers of these names, in the order of their indices: [`RilConfig::teacher_weights`] in the place of
     /// `gail.loss.teacher_weights`.
     ///
@@ -330,6 +349,20 @@ mod tests {
         threaded.discriminator.passes_at_once = 2;
         assert!(threaded.validate().unwrap_err().to_string().contains("passes_at_once"));
         threaded.without_imitation().validate().unwrap();
+    }
+
+    #[test]
+    fn questions_stand_in_the_order_of_their_first_turn() {
+        let mut config = RilConfig::ril(16, 3);
+        config.groups.questions_per_step = 4;
+        for questions in [1, 5, 12, 30] {
+            let draws: Vec<usize> = (0..3).flat_map(|step| batch_indices(questions, 4, step, config.seed)).collect();
+            let order = config.question_order(questions);
+            let first = |question: &usize| draws.iter().position(|drawn| drawn == question).unwrap();
+            assert!(order.is_sorted_by_key(first), "{order:?} for {draws:?}");
+            assert_eq!(order.len(), questions.min(12), "each that is drawn, once");
+        }
+        assert!(config.question_order(0).is_empty());
     }
 
     #[test]

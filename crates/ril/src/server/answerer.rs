@@ -2,10 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use ril_client::{ChatClient, ChatContent, ChatMessage, ChatPart, ChatRequest, ChatRole, ClientError, FinishReason};
+use ril_client::{ChatClient, ChatContent, ChatMessage, ChatPart, ChatRequest, ChatRole, FinishReason};
 
 use super::picture::bytes_part;
-use super::teach::is_refusal;
 use crate::error::RilError;
 use crate::vlmeval::{Answer, Answerer, Part, Query, Request, Tell};
 
@@ -64,8 +63,8 @@ impl Answerer for ServerAnswerer {
         let job = |client: &ChatClient, i: usize| self.ask(client, &requests[i]);
         self.client.parallel(requests.len(), job, |i, answer| match answer {
             // What a stop ends is asked again in the next run.
-            Err(RilError::Server { source: ClientError::Stopped, .. }) => ControlFlow::Continue(()),
-            Err(error) if matches!(error, RilError::Server { .. }) && !is_refusal(&error) => {
+            Err(error) if error.is_stop() => ControlFlow::Continue(()),
+            Err(error) if matches!(error, RilError::Server { .. }) && !error.is_refusal() => {
                 failure.get_or_insert(error);
                 ControlFlow::Break(())
             }

@@ -1,0 +1,269 @@
+//! Teachers that answer while a run trains.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ril_client::ChatClient;
+
+use super::teach::{Lesson, Line, Listener, TeachPlan, id};
+use crate::data::Record;
+use crate::error::RilError;
+use crate::group::Question;
+use crate::journal::Journal;
+use crate::teacher::{TeacherCache, TeacherSource};
+
+/// How often a wait tells its progress.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+
+/// Teachers behind servers that answer while a run trains, in the order of the questions that they were given.
+///
+/// Each teacher has a thread, which keeps as many requests under way as its client allows; answers are appended to a file as
+/// [`teach`](super::teach) does, and are the same that it would have got. Nothing that is in the file is asked again. A run waits for a question's
+/// answers only when their turn comes: give the questions in the order of the steps
+/// ([`RilConfig::question_order`](crate::RilConfig::question_order)), and the teachers work while the run samples, judges and trains.
+///
+/// Dropping it asks for nothing more, and waits for the answers that are under way.
+pub struct TeacherFeed {
+    shared: Arc<Shared>,
+    teachers: Vec<String>,
+    clients: Vec<ChatClient>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl fmt::Debug for TeacherFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TeacherFeed").field("teachers", &self.teachers).finish_non_exhaustive()
+    }
+}
+
+/// Hears of refusals: the teacher's name, and why.
+type Tell = Box<dyn Fn(&str, &RilError) + Send + Sync>;
+
+/// What the teachers' threads and the run have in common.
+struct Shared {
+    questions: HashSet<String>,
+    journal: Mutex<Journal>,
+    answers: Mutex<Answers>,
+    changed: Condvar,
+    is_stopped: AtomicBool,
+    tell: Tell,
+}
+
+#[derive(Default)]
+struct Answers {
+    /// By teacher and question; those that nothing will be added to.
+    settled: HashMap<String, HashMap<String, Arc<[String]>>>,
+    /// Why a teacher answers no more, before all was settled.
+    failures: HashMap<String, Arc<RilError>>,
+}
+
+impl Shared {
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settle(&self, teacher: &str, question: &str, texts: Vec<String>) {
+        let mut answers = self.answers();
+        answers.settled.entry(teacher.to_owned()).or_default().insert(question.to_owned(), texts.into());
+        self.changed.notify_all();
+    }
+
+    fn fail(&self, teacher: &str, error: RilError) {
+        self.answers().failures.insert(teacher.to_owned(), Arc::new(error));
+        self.changed.notify_all();
+    }
+}
+
+impl TeacherFeed {
+    /// Begins to ask the teachers about the questions, in this order. `tell` hears, from their threads, of each question that a
+    /// server refuses (400, 413, 422), with the teacher's name: a run leaves it out.
+    ///
+    /// # Errors
+    /// [`RilError::Config`] for a plan that is empty, two plans of one name, or answers in the file under other settings; the
+    /// file's own.
+    pub fn start(
+        teachers: Vec<(ChatClient, TeachPlan)>,
+        records: Vec<(usize, Record)>,
+        out: &Path,
+        tell: impl Fn(&str, &RilError) + Send + Sync + 'static,
+    ) -> Result<Self, RilError> {
+        let (journal, lines) = Journal::open::<Line>(out)?;
+        let mut names = Vec::new();
+        for (_, plan) in &teachers {
+            plan.validate()?;
+            if names.contains(&plan.teacher) {
+                return Err(RilError::Config(format!("two teachers have the name {}", plan.teacher)));
+            }
+            Lesson::new(plan, &records, &lines, out)?;
+            names.push(plan.teacher.clone());
+        }
+        let shared = Arc::new(Shared {
+            questions: records.iter().map(|(_, record)| id(record).to_owned()).collect(),
+            journal: Mutex::new(journal),
+            answers: Mutex::default(),
+            changed: Condvar::new(),
+            is_stopped: AtomicBool::new(false),
+            tell: Box::new(tell),
+        });
+        let clients = teachers.iter().map(|(client, _)| client.clone()).collect();
+        let (lines, records) = (Arc::new(lines), Arc::new(records));
+        let begin = |(client, plan): (ChatClient, TeachPlan)| {
+            let teacher = Teacher { shared: shared.clone(), client, plan, records: records.clone(), out: out.into() };
+            let lines = lines.clone();
+            std::thread::spawn(move || teacher.carry_out(lines))
+        };
+        let threads = teachers.into_iter().map(begin).collect();
+        Ok(Self { shared, teachers: names, clients, threads })
+    }
+
+    /// Names of the teachers, in the order of the plans.
+    #[must_use]
+    pub fn teachers(&self) -> &[String] {
+        &self.teachers
+    }
+
+    /// `cache` with these teachers, who answer from here.
+    #[must_use]
+    pub fn join(self: &Arc<Self>, cache: TeacherCache) -> TeacherCache {
+        let source: Arc<dyn TeacherSource> = self.clone();
+        self.teachers.iter().fold(cache, |cache, teacher| cache.with_source(teacher, source.clone()))
+    }
+
+    /// Waits until these questions have all the answers that they will get. `progress` hears of how many of them that is true, and may
+    /// end the wait; the teachers go on then.
+    ///
+    /// # Errors
+    /// [`RilError::Teacher`] for the first teacher that answers no more before that; [`RilError::Input`] for a question that is none of
+    /// theirs.
+    pub fn wait(
+        &self,
+        questions: &[Question],
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, RilError> {
+        if let Some(other) = questions.iter().find(|question| !self.shared.questions.contains(&question.id)) {
+            return Err(RilError::Input(format!("question {} is none that the teachers are asked", other.id)));
+        }
+        loop {
+            let answers = self.shared.answers();
+            let is_settled = |teacher: &String, question: &Question| {
+                answers.settled.get(teacher).is_some_and(|of| of.contains_key(&question.id))
+            };
+            let open = |teacher: &&String| questions.iter().any(|question| !is_settled(teacher, question));
+            let waiting = self.teachers.iter().filter(open).find_map(|name| Some((name, answers.failures.get(name)?)));
+            if let Some((name, error)) = waiting {
+                return Err(failed(name, error));
+            }
+            let is_done = |question: &&Question| self.teachers.iter().all(|teacher| is_settled(teacher, question));
+            let done = questions.iter().filter(is_done).count();
+            drop(answers);
+            let flow = progress(done);
+            if done == questions.len() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            if flow.is_break() {
+                return Ok(flow);
+            }
+            drop(self.shared.changed.wait_timeout(self.shared.answers(), TELL_EVERY));
+        }
+    }
+}
+
+fn failed(teacher: &str, error: &Arc<RilError>) -> RilError {
+    RilError::Teacher { teacher: teacher.to_owned(), source: error.clone() }
+}
+
+impl TeacherSource for TeacherFeed {
+    fn texts(&self, question: &str, teacher: &str) -> Result<Vec<String>, RilError> {
+        if !self.shared.questions.contains(question) || !self.teachers.iter().any(|name| name == teacher) {
+            return Err(RilError::Input(format!("question {question} is none that teacher {teacher} is asked")));
+        }
+        let mut answers = self.shared.answers();
+        loop {
+            if let Some(texts) = answers.settled.get(teacher).and_then(|of| of.get(question)) {
+                return Ok(texts.to_vec());
+            }
+            if let Some(error) = answers.failures.get(teacher) {
+                return Err(failed(teacher, error));
+            }
+            answers = self.shared.changed.wait(answers).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for TeacherFeed {
+    fn drop(&mut self) {
+        self.shared.is_stopped.store(true, Ordering::Relaxed);
+        self.clients.iter().for_each(ChatClient::stop);
+        for thread in self.threads.drain(..) {
+            // What went wrong in it has been told to whoever waited.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a teacher's thread works with.
+struct Teacher {
+    shared: Arc<Shared>,
+    client: ChatClient,
+    plan: TeachPlan,
+    records: Arc<Vec<(usize, Record)>>,
+    out: PathBuf,
+}
+
+impl Teacher {
+    fn carry_out(&self, lines: Arc<Vec<Line>>) {
+        // Whoever waits for an answer must hear of it.
+        let done = catch_unwind(AssertUnwindSafe(|| self.ask_all(lines)));
+        let done = done.unwrap_or_else(|_| Err(RilError::Input("its thread panicked".into())));
+        let stored = self.shared.journal.lock().unwrap_or_else(PoisonError::into_inner).sync();
+        if let Err(error) = done.and(stored) {
+            self.shared.fail(&self.plan.teacher, error);
+        }
+    }
+
+    fn ask_all(&self, lines: Arc<Vec<Line>>) -> Result<(), RilError> {
+        let mut lesson = Lesson::new(&self.plan, &self.records, &lines, &self.out)?;
+        drop(lines);
+        for (_, record) in self.records.iter() {
+            self.settle(&lesson, id(record));
+        }
+        lesson.carry_out(&self.client, &mut &*self)?;
+        if self.shared.is_stopped.load(Ordering::Relaxed) {
+            return Err(RilError::Input("it was asked to stop".into()));
+        }
+        Ok(())
+    }
+
+    fn settle(&self, lesson: &Lesson<'_>, question: &str) {
+        if lesson.is_settled(question) {
+            self.shared.settle(&self.plan.teacher, question, lesson.texts(question));
+        }
+    }
+}
+
+impl Listener for &Teacher {
+    fn keep(&mut self, lines: &[Line]) -> Result<(), RilError> {
+        self.shared.journal.lock().unwrap_or_else(PoisonError::into_inner).extend(lines)
+    }
+
+    fn answered(&mut self, lesson: &Lesson<'_>, question: &str) -> ControlFlow<()> {
+        self.settle(lesson, question);
+        match self.shared.is_stopped.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn refused(&mut self, question: &str, error: RilError) {
+        (self.shared.tell)(&self.plan.teacher, &error);
+        // Answers of before count for nothing: whether they were there first is an accident.
+        self.shared.settle(&self.plan.teacher, question, Vec::new());
+    }
+}
