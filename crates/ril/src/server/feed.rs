@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use ril_client::ChatClient;
 
-use super::teach::{Lesson, Line, Listener, TeachPlan, id};
+use super::lesson::{Lesson, Line, Listener, id};
+use super::teach::TeachPlan;
 use crate::data::Record;
 use crate::error::RilError;
 use crate::group::Question;

@@ -2,6 +2,7 @@
 
 mod answerer;
 mod feed;
+mod lesson;
 mod picture;
 mod rollout;
 mod teach;
