@@ -255,14 +255,12 @@ impl ServerRollout {
 }
 
 /// A picture at the size that the student's processor gives it, so that no server resizes it in its own way.
-///
-/// The size is that of the grid of patches; a patch is two frames of three channels.
 fn shown(question: &Question, index: usize) -> Cow<'_, RgbImage> {
     let picture = question.pictures[index].as_ref();
-    let grid = question.prompt.images.as_ref().and_then(|images| Some((images.patch_dim, images.grid_thw.get(index)?)));
-    let Some((patch_dim, [_, height, width])) = grid else { return Cow::Borrowed(picture) };
-    let side = (patch_dim / 6).isqrt();
-    let (width, height) = ((width * side) as u32, (height * side) as u32);
+    let size = question.prompt.images.as_ref().and_then(|images| images.pixel_size(index));
+    let Some((width, height)) = size.map(|(width, height)| (width as u32, height as u32)) else {
+        return Cow::Borrowed(picture);
+    };
     match picture.dimensions() == (width, height) {
         true => Cow::Borrowed(picture),
         false => Cow::Owned(resize_bicubic(picture, width, height)),
