@@ -19,7 +19,9 @@ use ril_models::generate::SamplingParams;
 use super::answerer::{Answer, Answerer, Request};
 use super::benchmarks::Kind;
 use super::error::VlmEvalError;
-use super::evidence::{AnswerLine, ReplyLine, by_index, evidence_sha256, stored_answers, stored_replies};
+use super::evidence::{
+    AnswerLine, AnswersByRow, RepliesByRow, ReplyLine, by_index, evidence_sha256, stored_answers, stored_replies,
+};
 use super::failures::Failures;
 use super::prompt::Query;
 use super::report::{Results, ScoreLine, Scored};
@@ -178,7 +180,7 @@ impl Evaluation {
     ) -> Result<Outcome, RilError> {
         self.check_truth()?;
         let answers = stored_answers(&self.folder)?;
-        self.check_complete(Evidence { answers: &answers, replies: None })?;
+        self.check_complete(&answers, 0)?;
         let (mut journal, lines) = Journal::open(&self.folder.join(REPLIES_FILE))?;
         let (claim, path) = (Settings::default().with("judge", name), self.folder.join(JUDGE_FILE));
         // A judge that never replied (its name was mistyped, its server away) has no hold on the folder.
@@ -227,7 +229,7 @@ impl Evaluation {
     /// Those of the files.
     pub fn open_for_judge(&self) -> Result<usize, RilError> {
         let (answers, replies) = (stored_answers(&self.folder)?, stored_replies(&self.folder)?);
-        self.unjudged(Evidence { answers: &answers, replies: Some(&replies) })
+        self.unjudged(&answers, &replies)
     }
 
     /// Scores the answers, with the replies of the judge if there was one, and writes [`SCORES_FILE`] and
@@ -240,9 +242,9 @@ impl Evaluation {
         self.check_truth()?;
         let answers = stored_answers(&self.folder)?;
         let replies = stored_replies(&self.folder)?;
-        let judge = self.judge_of(Evidence { answers: &answers, replies: Some(&replies) })?;
+        let (judge, unjudged) = self.judge_of(&answers, &replies)?;
+        self.check_complete(&answers, unjudged)?;
         let evidence = Evidence { answers: &answers, replies: judge.is_some().then_some(&replies) };
-        self.check_complete(evidence)?;
         let items = self.kind.scorer.items(&self.table, evidence)?;
         let evidence_sha256 = evidence_sha256(&answers, &replies);
         let run = Scored { settings: self.settings.clone(), judge, evidence_sha256 };
@@ -252,16 +254,18 @@ impl Evaluation {
         Ok(results)
     }
 
-    /// Who judged: nobody while a judge that was asked has not replied.
-    fn judge_of(&self, evidence: Evidence<'_>) -> Result<Option<String>, RilError> {
-        let Some(judge) = Settings::read(&self.folder.join(JUDGE_FILE))? else { return Ok(None) };
-        let has_replied = evidence.replies.is_some_and(|replies| !replies.is_empty());
-        // Where nothing was left to it, it has read all that it would.
-        let is_done = self.unjudged(evidence)? == 0;
-        let name = judge.0.get("judge").and_then(|name| name.as_str()).map(str::to_string);
+    /// Who judged, and how many answers wait for it. Nobody while a judge that was asked has not replied.
+    fn judge_of(&self, answers: &AnswersByRow, replies: &RepliesByRow) -> Result<(Option<String>, usize), RilError> {
         // What a rule compares is the same beside any judge.
         let is_of_use = self.kind.scorer.judge_use() != JudgeUse::Never;
-        Ok(name.filter(|_| is_of_use && (has_replied || is_done)))
+        let Some(judge) = Settings::read(&self.folder.join(JUDGE_FILE))?.filter(|_| is_of_use) else {
+            return Ok((None, 0));
+        };
+        let unjudged = self.unjudged(answers, replies)?;
+        // Where nothing was left to it, it has read all that it would.
+        let has_judged = !replies.is_empty() || unjudged == 0;
+        let name = judge.0.get("judge").and_then(|name| name.as_str()).filter(|_| has_judged);
+        Ok(name.map_or((None, 0), |name| (Some(name.to_string()), unjudged)))
     }
 
     fn check_truth(&self) -> Result<(), RilError> {
@@ -272,9 +276,8 @@ impl Evaluation {
         Err(VlmEvalError::MissingColumn { path, column: "answer".into(), kind }.into())
     }
 
-    fn check_complete(&self, evidence: Evidence<'_>) -> Result<(), RilError> {
-        let open = self.table.rows().filter(|row| !evidence.answers.contains_key(row.index())).count();
-        let unjudged = self.unjudged(evidence)?;
+    fn check_complete(&self, answers: &AnswersByRow, unjudged: usize) -> Result<(), RilError> {
+        let open = self.table.rows().filter(|row| !answers.contains_key(row.index())).count();
         if open + unjudged == 0 {
             return Ok(());
         }
@@ -282,8 +285,8 @@ impl Evaluation {
         Err(VlmEvalError::Incomplete { path: self.folder.clone(), open, unjudged, total }.into())
     }
 
-    fn unjudged(&self, evidence: Evidence<'_>) -> Result<usize, RilError> {
-        let Some(replies) = evidence.replies else { return Ok(0) };
+    fn unjudged(&self, answers: &AnswersByRow, replies: &RepliesByRow) -> Result<usize, RilError> {
+        let evidence = Evidence { answers, replies: Some(replies) };
         let inquiries = self.kind.scorer.inquiries(&self.table, evidence)?;
         let most = inquiries.iter().map(|inquiry| inquiry.tries).max().unwrap_or(0);
         (0..most).map(|attempt| Ok(self.open_inquiries(&inquiries, replies, attempt)?.len())).sum()
@@ -313,7 +316,7 @@ impl Evaluation {
     fn open_inquiries<'a>(
         &self,
         inquiries: &'a [Inquiry],
-        replies: &HashMap<String, Vec<String>>,
+        replies: &RepliesByRow,
         attempt: usize,
     ) -> Result<Vec<&'a Inquiry>, RilError> {
         let mut open = Vec::new();
