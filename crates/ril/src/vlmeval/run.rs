@@ -3,6 +3,7 @@
 //! ```text
 //! RUN/run.json         benchmark, model, sampling: asked for again with other settings, the folder is refused by name
 //! RUN/answers.jsonl    one line an answer, in the order in which they came
+//! RUN/failures.jsonl   one line a row whose request failed, while it has no answer
 //! RUN/judge.json       who judges
 //! RUN/judge.jsonl      one line a reply of the judge
 //! RUN/scores.jsonl     one line a question: score, what the answer was read as
@@ -22,12 +23,12 @@ use super::error::VlmEvalError;
 use super::evidence::{
     AnswerLine, AnswersByRow, RepliesByRow, ReplyLine, by_index, evidence_sha256, stored_answers, stored_replies,
 };
-use super::failures::Failures;
+use super::failures::{FailedRows, Failures, stored_failures};
 use super::prompt::Query;
 use super::report::{Results, ScoreLine, Scored};
 use super::scorer::{Evidence, Inquiry, Item, JudgeUse};
 use super::store::Settings;
-use super::table::Table;
+use super::table::{Row, Table};
 use crate::error::RilError;
 use crate::journal::Journal;
 use crate::rollout::mix_seed;
@@ -54,6 +55,7 @@ pub struct Evaluation {
     folder: PathBuf,
     settings: Settings,
     sampling: SamplingParams,
+    failed_rows: FailedRows,
 }
 
 /// Everything that decides what a run's answers are.
@@ -107,7 +109,14 @@ impl Evaluation {
         }
         std::fs::create_dir_all(folder).map_err(RilError::io(folder))?;
         settings.claim(&folder.join(RUN_FILE))?;
-        Ok(Self { kind, table, folder: folder.to_path_buf(), settings, sampling })
+        Ok(Self { kind, table, folder: folder.to_path_buf(), settings, sampling, failed_rows: FailedRows::default() })
+    }
+
+    /// The same, with a rule for rows whose requests fail. It is no setting of the folder: with another one the same answers may be
+    /// scored otherwise.
+    #[must_use]
+    pub fn with_failed_rows(self, failed_rows: FailedRows) -> Self {
+        Self { failed_rows, ..self }
     }
 
     /// The benchmark.
@@ -130,12 +139,13 @@ impl Evaluation {
         Ok(stored_answers(&self.folder)?.len())
     }
 
-    /// Asks for the answers that are not there yet; `progress` is told how many are there, and may ask to stop.
+    /// Asks for the answers that are not there yet; `progress` is told how many are there, and may ask to stop. Rows that fail
+    /// hinder no other, stand in [`FAILURES_FILE`](super::FAILURES_FILE) with the reason, and are asked again by the next call.
     ///
     /// [`Outcome::Interrupted`] when it stopped before all were there.
     ///
     /// # Errors
-    /// The answerer's own; [`VlmEvalError::Unanswered`] after all others were asked.
+    /// The answerer's own; with [`FailedRows::Open`] [`VlmEvalError::Unanswered`] after all others were asked.
     pub fn ask(
         &self,
         answerer: &mut dyn Answerer,
@@ -162,8 +172,10 @@ impl Evaluation {
             let is_stopped = failures.broken.is_some() || progress(answered.len()).is_break();
             if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        failures.finish(told, requests.len())?;
-        Ok(outcome(answered.len() < self.table.len()))
+        let stored = failures.store(&self.folder, &answered);
+        failures.finish(told, requests.len(), self.failed_rows)?;
+        stored?;
+        Ok(outcome(self.open_rows(&answered)? > 0))
     }
 
     /// Asks the judge what exact matching leaves open, once all answers are there. The folder is bound to the judge by
@@ -216,7 +228,7 @@ impl Evaluation {
                 if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             if is_stopped || told.is_err() || failures.has_any() {
-                failures.finish(told, asked)?;
+                failures.finish(told, asked, FailedRows::Open)?;
                 break;
             }
         }
@@ -247,7 +259,8 @@ impl Evaluation {
         let evidence = Evidence { answers: &answers, replies: judge.is_some().then_some(&replies) };
         let items = self.kind.scorer.items(&self.table, evidence)?;
         let evidence_sha256 = evidence_sha256(&answers, &replies);
-        let run = Scored { settings: self.settings.clone(), judge, evidence_sha256 };
+        let unanswered = self.table.rows().filter(|row| evidence.answer(row).is_none()).count();
+        let run = Scored { settings: self.settings.clone(), judge, evidence_sha256, unanswered };
         let results = Results::new(self.kind, run, &self.table, &items);
         self.write_scores(&items)?;
         results.write(&self.folder.join(RESULTS_FILE))?;
@@ -277,12 +290,22 @@ impl Evaluation {
     }
 
     fn check_complete(&self, answers: &AnswersByRow, unjudged: usize) -> Result<(), RilError> {
-        let open = self.table.rows().filter(|row| !answers.contains_key(row.index())).count();
+        let open = self.open_rows(answers)?;
         if open + unjudged == 0 {
             return Ok(());
         }
         let total = self.table.len();
         Err(VlmEvalError::Incomplete { path: self.folder.clone(), open, unjudged, total }.into())
+    }
+
+    /// Rows without an answer, but for those that may be without.
+    fn open_rows(&self, answers: &AnswersByRow) -> Result<usize, RilError> {
+        let failed = match self.failed_rows {
+            FailedRows::Open => Default::default(),
+            FailedRows::Wrong => stored_failures(&self.folder)?,
+        };
+        let is_open = |row: &Row<'_>| !answers.contains_key(row.index()) && !failed.contains_key(row.index());
+        Ok(self.table.rows().filter(is_open).count())
     }
 
     fn unjudged(&self, answers: &AnswersByRow, replies: &RepliesByRow) -> Result<usize, RilError> {
