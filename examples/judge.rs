@@ -13,9 +13,8 @@ use clap::{Parser, ValueEnum};
 use ril::client::{ChatClient, ChatRequest, ClientConfig};
 use ril::data::read_lines;
 use ril::reward::{
-    Agreement, AnswerStore, HttpJudge, Judge, PromptTemplate, RuleJudge, Sample, Verdict, judge_answers,
+    Agreement, AnswerStore, HttpJudge, Judge, LabelledAnswer, PromptTemplate, RuleJudge, Sample, Verdict, judge_answers,
 };
-use serde::Deserialize;
 
 /// Measure a judge
 #[derive(Parser)]
@@ -64,14 +63,6 @@ enum Prompt {
     Short,
 }
 
-#[derive(Deserialize)]
-struct Labelled {
-    question: String,
-    reference: String,
-    response: String,
-    is_right: bool,
-}
-
 fn fields(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, serde_json::Error> {
     serde_json::from_str(text)
 }
@@ -87,9 +78,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
-    let labelled: Vec<Labelled> = read_lines(&args.labelled)?.into_iter().map(|(_, line)| line).collect();
-    let samples: Vec<Sample<'_>> =
-        labelled.iter().map(|l| Sample::new(&l.question, &l.reference, &l.response)).collect();
+    let labelled: Vec<LabelledAnswer> = read_lines(&args.labelled)?.into_iter().map(|(_, line)| line).collect();
+    let samples: Vec<Sample<'_>> = labelled.iter().map(LabelledAnswer::sample).collect();
     let labels: Vec<bool> = labelled.iter().map(|l| l.is_right).collect();
     let judge = judge(args)?;
     let verdicts = judge_answers("judge", &judge, &samples)?;

@@ -19,6 +19,7 @@ use ril::grpo::{GrpoConfig, Policy, RowRatio};
 use ril::models::generate::{SamplingParams, generate};
 use ril::models::image::RgbImage;
 use ril::models::nn::kv_cache::KvCache;
+use ril::models::qwen2_5_vl::processor::ImageProcessorConfig;
 use ril::models::{
     CausalLm, ChatModel, ImageBatch, LoraConfig, Message, ModelError, ModelInput, Padding, Qwen2_5Vl, TokenBatch,
 };
@@ -104,7 +105,8 @@ fn prepare(args: &Args) -> Result<Worked, Failure> {
     if args.lora_rank.is_some() && !matches!(args.work, Work::Update | Work::Rollout) {
         return Err("--lora-rank is for updates and rollouts".into());
     }
-    let inputs = Inputs::read(&args.inputs)?;
+    let patch_size = ImageProcessorConfig::from_folder(&args.model)?.patch_size;
+    let inputs = Inputs::read(&args.inputs, patch_size)?;
     let model = Qwen2_5Vl::from_folder(&args.model, &Device::flex())?;
     let model = if args.int8 { model.into_int8() } else { model };
     let model = match (args.lora_rank, args.work) {
@@ -186,7 +188,7 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn read(path: &Path) -> Result<Self, Failure> {
+    fn read(path: &Path, patch_size: usize) -> Result<Self, Failure> {
         let bytes = std::fs::read(path)?;
         let file = SafeTensors::deserialize(&bytes)?;
         let ids = |name: &str| -> Result<Vec<Vec<u32>>, Failure> {
@@ -203,7 +205,7 @@ impl Inputs {
             let grid_thw = [grid[0] as usize, grid[1] as usize, grid[2] as usize];
             let (own, later) = rest.split_at(grid_thw.iter().product::<usize>() * patch_dim);
             rest = later;
-            ImageBatch { pixel_patches: own.to_vec(), patch_dim, grid_thw: vec![grid_thw] }
+            ImageBatch { pixel_patches: own.to_vec(), patch_dim, patch_size, grid_thw: vec![grid_thw] }
         });
         let images = images.collect();
         let view = file.tensor("pictures")?;

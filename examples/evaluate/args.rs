@@ -35,6 +35,10 @@ pub struct Args {
     /// Ask the first N questions only; of a question with rotations, all of them
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Count rows that the model cannot be asked (too long for it, refused by its server) as wrong; without it they keep the run from
+    /// being scored
+    #[arg(long)]
+    pub failed_as_wrong: bool,
     /// Compare with the scores in another folder, question by question
     #[arg(long, value_name = "FOLDER")]
     pub compare: Option<PathBuf>,

@@ -23,7 +23,8 @@ use ril::monitor::Monitor;
 use ril::run::Outcome;
 use ril::server::{RequestFields, ServerAnswerer};
 use ril::vlmeval::{
-    Answerer, Comparison, Evaluation, Kind, LocalAnswerer, Plan, Request, Table, Tell, benchmark_table, fingerprint,
+    Answerer, Comparison, Evaluation, FailedRows, Kind, LocalAnswerer, Plan, Request, Table, Tell, benchmark_table,
+    fingerprint,
 };
 use ril::{RilError, explain};
 
@@ -53,7 +54,8 @@ fn run(args: &Args) -> Result<(), RilError> {
     let table = Table::read(file)?;
     let (name, identity) = (who.name(args), who.identity(args)?);
     let plan = Plan { kind, table, limit: args.limit, model: name.clone(), identity, sampling };
-    let evaluation = Evaluation::open(plan, &folder)?;
+    let failed_rows = if args.failed_as_wrong { FailedRows::Wrong } else { FailedRows::Open };
+    let evaluation = Evaluation::open(plan, &folder)?.with_failed_rows(failed_rows);
     let mut monitor = Monitor::new(args.monitor);
     let mut outcome = ask(&evaluation, &who, args, &mut monitor)?;
     if outcome == Outcome::Finished && evaluation.has_truth() {

@@ -16,6 +16,7 @@ mod vocabulary;
 mod inputs;
 mod lora;
 mod options;
+mod overlap;
 mod phases;
 mod resume;
 mod support;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ril::models::generate::SamplingParams;
 use ril::run::Outcome;
 use ril::server::{RequestFields, ServerAnswerer};
-use ril::vlmeval::{Evaluation, Kind, Plan, Table};
+use ril::vlmeval::{Evaluation, FAILURES_FILE, FailedRows, Kind, Plan, Table};
 use serde_json::json;
 use wiremock::ResponseTemplate;
 
@@ -84,6 +84,13 @@ fn a_row_that_is_refused_hinders_no_other_and_is_asked_again() {
     let error = evaluation.ask(&mut answerer, |_| ControlFlow::Continue(())).unwrap_err();
     assert!(ril::explain(&error).contains("picture too small"), "{}", ril::explain(&error));
     assert_eq!(evaluation.answered().unwrap(), ROWS - 1);
+    // It may count as wrong, in the words of the server.
+    let evaluation = evaluation.with_failed_rows(FailedRows::Wrong);
+    assert_eq!(evaluation.ask(&mut answerer, |_| ControlFlow::Continue(())).unwrap(), Outcome::Finished);
+    let scored = evaluation.score().unwrap();
+    assert_eq!((scored.overall().total, scored.unanswered), (ROWS, 1));
+    let reasons = std::fs::read_to_string(folder.path().join(FAILURES_FILE)).unwrap();
+    assert!(reasons.contains("status 400") && reasons.contains("picture too small"), "{reasons}");
     refuses.store(false, Ordering::SeqCst);
     let before = server.chats().len();
     assert_eq!(evaluation.ask(&mut answerer, |_| ControlFlow::Continue(())).unwrap(), Outcome::Finished);
@@ -105,7 +112,10 @@ fn a_server_that_dies_ends_the_call_and_what_came_stays() {
         is_dead.store(done >= 2, Ordering::SeqCst);
         ControlFlow::Continue(())
     };
+    // Those that were not asked are open, also where rows that fail would count as wrong.
+    let evaluation = evaluation.with_failed_rows(FailedRows::Wrong);
     let error = evaluation.ask(&mut answerer, stop).unwrap_err();
+    assert!(evaluation.score().is_err());
     assert!(ril::explain(&error).contains("draining"), "{}", ril::explain(&error));
     let kept = evaluation.answered().unwrap();
     assert!((2..ROWS).contains(&kept), "{kept}");

@@ -1,5 +1,6 @@
 //! Teachers and samplers behind servers: what is asked, what is kept, what is refused.
 
+mod adapters;
 mod evaluate;
 mod feed;
 mod recorded;

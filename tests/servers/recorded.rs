@@ -15,7 +15,7 @@ use ril::data::{read_lines, read_records};
 use ril::models::checkpoint::WeightType;
 use ril::models::image::open_image;
 use ril::models::{CausalLm, LoraConfig, Qwen2_5Vl};
-use ril::reward::{Agreement, HttpJudge, Judge, PromptTemplate, RewardError, Sample, Verdict};
+use ril::reward::{Agreement, HttpJudge, Judge, LabelledAnswer, PromptTemplate, RewardError, Sample, Verdict};
 use ril::server::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig, TeachPlan, teach};
 use ril::{
     Question, RilConfig, RilError, RilTrainer, SampleTime, ServedStage, Stage, StageMetrics, TeacherCache, TrainingData,
@@ -84,17 +84,9 @@ fn llama_cpp_teaches() {
 
 /// The labelled answers of the examples, judged with further fields in each request.
 fn judged(server: &Server, extra: Value) -> (Vec<Verdict>, Agreement) {
-    #[derive(Deserialize)]
-    struct Labelled {
-        question: String,
-        reference: String,
-        response: String,
-        is_right: bool,
-    }
-    let labelled: Vec<Labelled> =
+    let labelled: Vec<LabelledAnswer> =
         read_lines(&example_data("labelled.jsonl")).unwrap().into_iter().map(|(_, line)| line).collect();
-    let samples: Vec<Sample<'_>> =
-        labelled.iter().map(|l| Sample::new(&l.question, &l.reference, &l.response)).collect();
+    let samples: Vec<Sample<'_>> = labelled.iter().map(LabelledAnswer::sample).collect();
     let mut request = ChatRequest {
         temperature: Some(0.0),
         max_tokens: Some(96),

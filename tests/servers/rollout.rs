@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -13,10 +12,8 @@ use ril::models::generate::SamplingParams;
 use ril::models::image::{RgbImage, decode_image, resize_bicubic};
 use ril::models::{CausalLm, ChatModel, Qwen2_5Vl};
 use ril::reward::{Judge, RewardError, RuleJudge, Sample, Verdict};
-use ril::server::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig};
-use ril::{
-    Question, RilConfig, RilError, RilTrainer, Rollout, SampleTime, ServedStage, Stage, TeacherCache, TrainingData,
-};
+use ril::server::{SampledTokens, ServerRollout, ServerRolloutConfig};
+use ril::{Question, RilConfig, RilTrainer, Rollout, SampleTime, ServedStage, Stage, TeacherCache, TrainingData};
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
@@ -24,7 +21,7 @@ use crate::support::{Server, client, samples, student};
 
 const WORD: &str = "seven";
 
-fn questions(student: &Qwen2_5Vl) -> Vec<Question> {
+pub fn questions(student: &Qwen2_5Vl) -> Vec<Question> {
     let pixel = |x, y| image::Rgb([(4 * x) as u8, (9 * y) as u8, (x * y) as u8]);
     let picture = Arc::new(RgbImage::from_fn(56, 28, pixel));
     let question = |(id, pictures): (&str, Vec<Arc<RgbImage>>)| {
@@ -34,11 +31,11 @@ fn questions(student: &Qwen2_5Vl) -> Vec<Question> {
 }
 
 /// A server that has the student's tokenizer: it tells the ids of prompts and of `seven<|im_end|>`.
-fn engine() -> Server {
+pub fn engine() -> Server {
     Server::new(engine_answers())
 }
 
-fn engine_answers() -> impl Fn(&str, &Value) -> ResponseTemplate + Send + Sync + 'static {
+pub fn engine_answers() -> impl Fn(&str, &Value) -> ResponseTemplate + Send + Sync + 'static {
     let student = student(&Device::flex());
     let prompts: Vec<(String, Vec<u32>)> =
         questions(&student).iter().map(|q| (q.text.clone(), q.prompt.token_ids.clone())).collect();
@@ -60,7 +57,7 @@ fn engine_answers() -> impl Fn(&str, &Value) -> ResponseTemplate + Send + Sync +
     }
 }
 
-fn config() -> ServerRolloutConfig {
+pub fn config() -> ServerRolloutConfig {
     ServerRolloutConfig {
         model: "org/student".into(),
         tokens: SampledTokens::Returned,
@@ -70,7 +67,7 @@ fn config() -> ServerRolloutConfig {
     }
 }
 
-fn params() -> SamplingParams {
+pub fn params() -> SamplingParams {
     SamplingParams { num_samples: 3, max_new_tokens: 4, top_k: 50, top_p: 0.95, ..SamplingParams::default() }
 }
 
@@ -125,91 +122,6 @@ fn a_server_that_reads_another_prompt_is_an_error() {
     questions[0].prompt = Arc::new(ril::Prompt { token_ids: ids, images: None });
     let error = ServerRollout::new(client(&[&server]), config(), &[]).sample(&questions, &params()).unwrap_err();
     assert!(error.to_string().contains("another prompt than the student"), "{error}");
-}
-
-/// Two servers, the second of which may refuse adapters.
-fn two_engines() -> (Server, Server, Arc<AtomicBool>) {
-    let refuses = Arc::new(AtomicBool::new(false));
-    let (switch, healthy) = (refuses.clone(), engine());
-    let second = Server::new(move |path, _| match path == "/v1/load_lora_adapter" && switch.load(Ordering::SeqCst) {
-        true => ResponseTemplate::new(400).set_body_string("rank 64 is above max_lora_rank 16"),
-        false => ResponseTemplate::new(200).set_body_string("Success"),
-    });
-    (healthy, second, refuses)
-}
-
-#[test]
-fn adapters_follow_the_student_on_every_server() {
-    let (one, two, refuses) = two_engines();
-    let folder = tempfile::tempdir().unwrap();
-    let folders = AdapterFolder { here: folder.path().to_path_buf(), at_server: "/mnt/adapters".into() };
-    let config = ServerRolloutConfig { adapter_folder: Some(folders), ..config() };
-    let mut rollout = ServerRollout::new(client(&[&one, &two]), config, &[]);
-    let save = |path: &Path| {
-        std::fs::create_dir_all(path).map_err(RilError::io(path))?;
-        std::fs::write(path.join("adapter_config.json"), "{}").map_err(RilError::io(path))
-    };
-    rollout.push_adapter(1, save).unwrap();
-    rollout.push_adapter(2, save).unwrap();
-    for server in [&one, &two] {
-        let loaded = server.requests("/v1/load_lora_adapter");
-        let path = "/mnt/adapters/student-step-2";
-        let expected = json!({"lora_name": "student-step-2", "lora_path": path, "load_inplace": true});
-        assert_eq!((loaded.len(), &loaded[1]), (2, &expected));
-        let unloaded = server.requests("/v1/unload_lora_adapter");
-        assert_eq!(unloaded.last().unwrap()["lora_name"], "student-step-1");
-    }
-    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, ["student-step-2"]);
-    assert_eq!(rollout.policy_step(), 2);
-
-    // One refuses: all go on with the adapter that all have.
-    refuses.store(true, Ordering::SeqCst);
-    let told = ril::explain(&rollout.push_adapter(3, save).unwrap_err());
-    assert!(told.contains("load_lora_adapter") && told.contains("max_lora_rank"), "{told}");
-    assert_eq!(one.requests("/v1/unload_lora_adapter").last().unwrap()["lora_name"], "student-step-3");
-    assert_eq!(rollout.policy_step(), 2);
-    let student = student(&Device::flex());
-    let mut alone = rollout;
-    let _ = alone.sample(&questions(&student)[..1], &params());
-    let asked = [one.chats(), two.chats()].concat();
-    assert_eq!(asked[0]["model"], "student-step-2");
-}
-
-#[test]
-fn prefixes_of_adapters_are_never_the_same() {
-    let mut prefixes: Vec<String> = (0..1_000).map(|_| ServerRolloutConfig::new_prefix("ril")).collect();
-    assert!(prefixes[0].starts_with("ril-"), "{}", prefixes[0]);
-    prefixes.sort_unstable();
-    prefixes.dedup();
-    assert_eq!(prefixes.len(), 1_000);
-}
-
-#[test]
-fn a_server_that_was_started_anew_is_given_the_adapter_again() {
-    let student = student(&Device::flex());
-    let has_adapter = Arc::new(AtomicBool::new(false));
-    let (switch, inner) = (has_adapter.clone(), engine_answers());
-    let server = Server::new(move |path, body| match path {
-        "/v1/load_lora_adapter" => {
-            switch.store(true, Ordering::SeqCst);
-            ResponseTemplate::new(200).set_body_string("Success")
-        }
-        "/v1/chat/completions" if !switch.load(Ordering::SeqCst) => {
-            ResponseTemplate::new(404).set_body_string("The model `student-step-1` does not exist.")
-        }
-        _ => inner(path, body),
-    });
-    let folder = tempfile::tempdir().unwrap();
-    let folders = AdapterFolder { here: folder.path().to_path_buf(), at_server: "/mnt/adapters".into() };
-    let config = ServerRolloutConfig { adapter_folder: Some(folders), ..config() };
-    let mut rollout = ServerRollout::new(client(&[&server]), config, &[]);
-    let save = |path: &Path| std::fs::create_dir_all(path).map_err(RilError::io(path));
-    rollout.push_adapter(1, save).unwrap();
-    has_adapter.store(false, Ordering::SeqCst);
-    let answers = rollout.sample(&questions(&student), &params()).unwrap();
-    assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
-    assert_eq!(server.requests("/v1/load_lora_adapter").len(), 2);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod data;
 mod device;
 #[path = "../../examples/evaluate_data/digits.rs"]
 mod digits;
+mod failures;
 #[path = "../../examples/evaluate_data/font.rs"]
 mod font;
 mod parity;

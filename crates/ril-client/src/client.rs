@@ -177,14 +177,24 @@ impl ChatClient {
         self.post_with(RetryPolicy { max_attempts: 1, ..self.shared.config.retry }, path, body)
     }
 
+    /// [`Self::post_to_all`] for one server alone: the one that was asked at `url`, as errors tell it.
+    ///
+    /// # Errors
+    /// [`ClientError::Request`] when none of the servers has this address: nothing is sent, since the key is theirs alone.
+    /// Others are those of [`Self::chat`].
+    pub fn post_to(&self, url: &str, path: &str, body: &Value) -> Result<String, ClientError> {
+        self.post_below(self.shared.endpoints.base_of(url)?, self.shared.config.retry, path, body)
+    }
+
     fn post_with(&self, policy: RetryPolicy, path: &str, body: &Value) -> Vec<Result<String, ClientError>> {
-        let post = |base: &String| {
-            let url = if path.starts_with('/') { format!("{}{path}", host(base)) } else { format!("{base}/{path}") };
-            let body = json(body)?;
-            let attempt = || (url.clone(), self.shared.wire.post(&url, &body));
-            self.attempts(policy, || false, attempt).map(|(_, text)| text)
-        };
-        self.shared.endpoints.bases().iter().map(post).collect()
+        self.shared.endpoints.bases().iter().map(|base| self.post_below(base, policy, path, body)).collect()
+    }
+
+    fn post_below(&self, base: &str, policy: RetryPolicy, path: &str, body: &Value) -> Result<String, ClientError> {
+        let url = if path.starts_with('/') { format!("{}{path}", host(base)) } else { format!("{base}/{path}") };
+        let body = json(body)?;
+        let attempt = || (url.clone(), self.shared.wire.post(&url, &body));
+        self.attempts(policy, || false, attempt).map(|(_, text)| text)
     }
 
     fn request<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<(String, T), ClientError> {

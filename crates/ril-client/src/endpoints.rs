@@ -40,6 +40,13 @@ impl Endpoints {
         &self.bases
     }
 
+    /// The server below which this address stands; the longest, where one stands below another.
+    pub fn base_of(&self, url: &str) -> Result<&str, ClientError> {
+        let is_below = |base: &&str| url.strip_prefix(*base).is_some_and(|path| path.starts_with('/'));
+        let unknown = || ClientError::Request(format!("none of the servers stands at {}", without_credentials(url)));
+        self.bases.iter().map(String::as_str).filter(is_below).max_by_key(|base| base.len()).ok_or_else(unknown)
+    }
+
     /// Whether some server is not resting.
     pub fn has_awake(&self) -> bool {
         let now = Instant::now();
@@ -138,6 +145,25 @@ mod tests {
         assert!(error.contains("...@host") && !error.contains("secret"), "{error}");
         let error = base("http://host/v1?api_key=secret").unwrap_err().to_string();
         assert!(error.contains("http://host/v1") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn the_server_behind_an_address_is_one_of_ours() {
+        let urls = ["http://a:80", "http://a:8000", "http://b/v1", "http://b/v1/chat"].map(String::from);
+        let endpoints = Endpoints::new(&urls).unwrap();
+        for (url, expected) in [
+            ("http://a:80/v1/chat/completions", "http://a:80/v1"),
+            ("http://a:8000/v1/models", "http://a:8000/v1"),
+            ("http://b/v1/models", "http://b/v1"),
+            ("http://b/v1/chat/completions", "http://b/v1/chat"),
+        ] {
+            assert_eq!(endpoints.base_of(url).unwrap(), expected);
+        }
+        for url in ["http://a:80/", "http://a:80/v10/models", "http://c/v1/models", "http://a:80"] {
+            assert!(endpoints.base_of(url).is_err(), "{url}");
+        }
+        let error = endpoints.base_of("http://user:secret@c/v1/models").unwrap_err().to_string();
+        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub struct ImageBatch {
     pub pixel_patches: Vec<f32>,
     /// Floats a patch: `channels * temporal_patch_size * patch_size^2`.
     pub patch_dim: usize,
+    /// Side of a patch, pixels.
+    pub patch_size: usize,
     /// One entry an image.
     pub grid_thw: Vec<GridThw>,
 }
@@ -30,17 +32,25 @@ impl ImageBatch {
             got: "none".into(),
         })?;
         for batch in batches {
-            if batch.patch_dim != all.patch_dim {
-                return Err(ModelError::Input {
-                    what: "patch_dim",
-                    expected: all.patch_dim.to_string(),
-                    got: batch.patch_dim.to_string(),
-                });
+            for (what, expected, got) in
+                [("patch_dim", all.patch_dim, batch.patch_dim), ("patch_size", all.patch_size, batch.patch_size)]
+            {
+                if expected != got {
+                    return Err(ModelError::Input { what, expected: expected.to_string(), got: got.to_string() });
+                }
             }
             all.pixel_patches.extend_from_slice(&batch.pixel_patches);
             all.grid_thw.extend_from_slice(&batch.grid_thw);
         }
         Ok(all)
+    }
+
+    /// Width and height, in pixels, of an image as the model sees it: after the processor resized it. `None` when there is no
+    /// image of this index.
+    #[must_use]
+    pub fn pixel_size(&self, index: usize) -> Option<(usize, usize)> {
+        let [_, height, width] = self.grid_thw.get(index)?;
+        Some((width * self.patch_size, height * self.patch_size))
     }
 }
 

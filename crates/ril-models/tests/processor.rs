@@ -110,6 +110,7 @@ fn patches_equal_transformers() {
     let file = bytes("patches.safetensors");
     let tensors = SafeTensors::deserialize(&file).unwrap();
     for (case, config) in json("patches.json")["configs"].as_object().unwrap() {
+        let side = config["patch_size"].as_u64().unwrap() as usize;
         let config: ImageProcessorConfig = serde_json::from_value(config.clone()).unwrap();
         let sources: Vec<RgbImage> = (0..)
             .map(|index| format!("{case}.source.{index}"))
@@ -122,6 +123,10 @@ fn patches_equal_transformers() {
         let grids: Vec<usize> =
             grids.data().as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as usize).collect();
         assert_eq!(batch.grid_thw.as_flattened(), grids, "{case}");
+        for (index, grid) in batch.grid_thw.iter().enumerate() {
+            assert_eq!(batch.pixel_size(index), Some((grid[2] * side, grid[1] * side)), "{case}");
+        }
+        assert_eq!(batch.pixel_size(batch.grid_thw.len()), None);
         let expected = tensors.tensor(&format!("{case}.pixel_values")).unwrap();
         assert_eq!(expected.shape(), [batch.pixel_patches.len() / batch.patch_dim, batch.patch_dim], "{case}");
         let expected = expected.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));

@@ -85,7 +85,8 @@ pub use error::RewardError;
 pub use exact::{ExactMatch, Normalisation};
 pub use format::{FormatMatch, PatternScope};
 pub use judge::{
-    Agreement, CachedJudge, Judge, JudgeReward, PromptTemplate, RuleJudge, Verdict, judge_answers, parse_verdict,
+    Agreement, CachedJudge, Judge, JudgeReward, LabelledAnswer, PromptTemplate, RuleJudge, Verdict, judge_answers,
+    parse_verdict,
 };
 #[cfg(feature = "http")]
 pub use judge::{AnswerStore, HttpJudge};

@@ -191,7 +191,8 @@ mod tests {
     use super::*;
 
     fn prompt(ids: &[u32], pixel: f32) -> Arc<Prompt> {
-        let images = ImageBatch { pixel_patches: vec![pixel; 8], patch_dim: 2, grid_thw: vec![[1, 2, 2]] };
+        let images =
+            ImageBatch { pixel_patches: vec![pixel; 8], patch_dim: 2, patch_size: 1, grid_thw: vec![[1, 2, 2]] };
         Arc::new(Prompt { token_ids: ids.to_vec(), images: Some(images) })
     }
 

@@ -105,7 +105,7 @@ impl ImageProcessor {
             let start = if image == 0 { 0 } else { ends[image - 1] };
             self.fill(&resized[image], grid_thw[image][2], index - start, patch);
         });
-        Ok(ImageBatch { pixel_patches, patch_dim: self.patch_dim(), grid_thw })
+        Ok(ImageBatch { pixel_patches, patch_dim: self.patch_dim(), patch_size: self.config.patch_size, grid_thw })
     }
 
     /// Tokens that an image of this grid takes in the prompt.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use ril_models::image::open_image;
+use ril_models::qwen2_5_vl::processor::ImageProcessorConfig;
 use ril_models::{
     CausalLm, ChatModel, Content, ImageBatch, Message, ModelError, ModelInput, Padding, Qwen2_5Vl, Role, TokenBatch,
 };
@@ -135,6 +136,7 @@ impl Fixture {
         ImageBatch {
             pixel_patches: self.tensor(&key).to_vec(),
             patch_dim: self.shape(&key)[1],
+            patch_size: ImageProcessorConfig::from_folder(&self.folder).expect("a processor").patch_size,
             grid_thw: vec![self.golden.images[name].grid_thw],
         }
     }

@@ -1,7 +1,29 @@
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::Verdict;
-use crate::RewardError;
+use crate::{RewardError, Sample};
+
+/// An answer that somebody has called right or wrong: what a judge is measured by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelledAnswer {
+    /// The question, options included.
+    pub question: String,
+    /// The ground truth.
+    pub reference: String,
+    /// The answer.
+    pub response: String,
+    /// The label.
+    pub is_right: bool,
+}
+
+impl LabelledAnswer {
+    /// What a judge is shown of it.
+    pub fn sample(&self) -> Sample<'_> {
+        Sample::new(&self.question, &self.reference, &self.response)
+    }
+}
 
 /// How a judge's verdicts agree with labels that people gave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ mod store;
 
 use std::sync::Arc;
 
-pub use agreement::Agreement;
+pub use agreement::{Agreement, LabelledAnswer};
 pub use cached::CachedJudge;
 #[cfg(feature = "http")]
 pub use http::HttpJudge;

@@ -85,7 +85,8 @@ pub struct AdapterFolder {
 /// **Weights.** [`Self::push_adapter`] loads a LoRA adapter into vLLM, [`Self::push_weights`] a checkpoint folder into SGLang.
 /// Samples carry the step that was pushed last ([`Response::policy_step`]); how far behind the policy it is stands in the
 /// metrics (`sampler/staleness`). Servers of unequal weights are never mixed: an adapter that one server refuses is an error, and
-/// the one before, which all still have, goes on being asked.
+/// the one before, which all still have, goes on being asked. A server that was started anew has lost its adapter and says so (404):
+/// it alone is given it again.
 ///
 /// **Log-probabilities** are those of the distribution that was sampled from only when the server says so: start vLLM with
 /// `--logprobs-mode processed_logprobs`, or sample at temperature 1 without truncation and penalties. They enter the step through
@@ -134,7 +135,7 @@ impl ServerRollout {
         let name = format!("{}-step-{step}", self.config.adapter_prefix);
         let here = folders.here.clone();
         save(&here.join(&name))?;
-        if let Err(error) = self.load(&name) {
+        if let Err(error) = self.post(LOAD_ADAPTER, &adapter(folders, &name)) {
             self.unload(&name);
             return Err(error);
         }
@@ -159,11 +160,11 @@ impl ServerRollout {
         let _ = self.client.post_once_to_all("unload_lora_adapter", &json!({"lora_name": name}));
     }
 
-    /// Loads a written adapter into every server; a server that has it already takes it again.
-    fn load(&self, name: &str) -> Result<(), RilError> {
+    /// Loads the adapter in use into the server that was asked at `url`, and into no other.
+    fn load_again(&self, url: &str) -> Result<(), RilError> {
         let Some(folders) = &self.config.adapter_folder else { return Ok(()) };
-        let path = folders.at_server.join(name);
-        self.post("load_lora_adapter", &json!({"lora_name": name, "lora_path": path, "load_inplace": true}))
+        let failed = |source| RilError::Push { path: LOAD_ADAPTER, source };
+        self.client.post_to(url, LOAD_ADAPTER, &adapter(folders, &self.current)).map(|_| ()).map_err(failed)
     }
 
     /// Loads a checkpoint folder into every server (SGLang's `/update_weights_from_disk`) and samples from it from now on.
@@ -254,18 +255,24 @@ impl ServerRollout {
 }
 
 /// A picture at the size that the student's processor gives it, so that no server resizes it in its own way.
-///
-/// The size is that of the grid of patches; a patch is two frames of three channels.
 fn shown(question: &Question, index: usize) -> Cow<'_, RgbImage> {
     let picture = question.pictures[index].as_ref();
-    let grid = question.prompt.images.as_ref().and_then(|images| Some((images.patch_dim, images.grid_thw.get(index)?)));
-    let Some((patch_dim, [_, height, width])) = grid else { return Cow::Borrowed(picture) };
-    let side = (patch_dim / 6).isqrt();
-    let (width, height) = ((width * side) as u32, (height * side) as u32);
+    let size = question.prompt.images.as_ref().and_then(|images| images.pixel_size(index));
+    let Some((width, height)) = size.map(|(width, height)| (width as u32, height as u32)) else {
+        return Cow::Borrowed(picture);
+    };
     match picture.dimensions() == (width, height) {
         true => Cow::Borrowed(picture),
         false => Cow::Owned(resize_bicubic(picture, width, height)),
     }
+}
+
+/// vLLM's path for adapters.
+const LOAD_ADAPTER: &str = "load_lora_adapter";
+
+/// What [`LOAD_ADAPTER`] is sent for a written adapter; a server that has it already takes it again.
+fn adapter(folders: &AdapterFolder, name: &str) -> serde_json::Value {
+    json!({"lora_name": name, "lora_path": folders.at_server.join(name), "load_inplace": true})
 }
 
 /// One request.
@@ -293,15 +300,7 @@ impl Rollout for ServerRollout {
         let at_once = self.config.samples_per_request.unwrap_or(params.num_samples).max(1);
         let jobs = jobs(questions.len(), params, at_once);
         let mut answers: Vec<Option<Vec<Response>>> = vec![None; jobs.len()];
-        let asked = self.ask(questions, params, &jobs, &mut answers);
-        match asked {
-            // A server that was started anew lacks the adapter.
-            Err(RilError::Server { source: ClientError::Status { status: 404, .. }, .. }) if self.has_adapter() => {
-                self.load(&self.current)?;
-                self.ask(questions, params, &jobs, &mut answers)?;
-            }
-            asked => asked?,
-        }
+        self.ask_all(questions, params, &jobs, &mut answers)?;
         let mut all = vec![Vec::with_capacity(params.num_samples); questions.len()];
         for (job, answer) in jobs.iter().zip(answers) {
             let stopped =
@@ -313,6 +312,31 @@ impl Rollout for ServerRollout {
 }
 
 impl ServerRollout {
+    /// Asks until all answers are there.
+    ///
+    /// A server that was started anew lacks the adapter and says 404: it alone is given it again. Each is once, so that one whose
+    /// 404 means something else ends the call with its words.
+    fn ask_all(
+        &self,
+        questions: &[Question],
+        params: &SamplingParams,
+        jobs: &[Job],
+        answers: &mut [Option<Vec<Response>>],
+    ) -> Result<(), RilError> {
+        let mut given: Vec<String> = Vec::new();
+        loop {
+            match self.ask(questions, params, jobs, answers) {
+                Err(RilError::Server { source: ClientError::Status { status: 404, url, .. }, .. })
+                    if self.has_adapter() && !given.contains(&url) =>
+                {
+                    self.load_again(&url)?;
+                    given.push(url);
+                }
+                asked => return asked,
+            }
+        }
+    }
+
     /// Asks for the answers that are not there yet.
     fn ask(
         &self,

@@ -27,19 +27,25 @@ pub(super) struct ReplyLine {
     pub reply: String,
 }
 
-/// Answers in a folder by row.
-pub(super) fn stored_answers(folder: &Path) -> Result<HashMap<String, String>, RilError> {
+/// AnswersByRow by row.
+pub(super) type AnswersByRow = HashMap<String, String>;
+
+/// RepliesByRow by row, in the order of the tries.
+pub(super) type RepliesByRow = HashMap<String, Vec<String>>;
+
+/// AnswersByRow in a folder.
+pub(super) fn stored_answers(folder: &Path) -> Result<AnswersByRow, RilError> {
     let lines: Vec<AnswerLine> = Journal::read(&folder.join(ANSWERS_FILE))?;
     Ok(lines.into_iter().map(|line| (line.index, line.answer)).collect())
 }
 
-/// Replies in a folder by row, in the order of the tries.
-pub(super) fn stored_replies(folder: &Path) -> Result<HashMap<String, Vec<String>>, RilError> {
+/// RepliesByRow in a folder.
+pub(super) fn stored_replies(folder: &Path) -> Result<RepliesByRow, RilError> {
     Ok(by_index(Journal::read(&folder.join(REPLIES_FILE))?))
 }
 
-/// Replies by row, in the order of the tries.
-pub(super) fn by_index(lines: Vec<ReplyLine>) -> HashMap<String, Vec<String>> {
+/// Lines by row.
+pub(super) fn by_index(lines: Vec<ReplyLine>) -> RepliesByRow {
     let mut by_attempt: HashMap<String, BTreeMap<usize, String>> = HashMap::new();
     for line in lines {
         by_attempt.entry(line.index).or_default().insert(line.attempt, line.reply);
@@ -48,7 +54,7 @@ pub(super) fn by_index(lines: Vec<ReplyLine>) -> HashMap<String, Vec<String>> {
 }
 
 /// SHA-256 of answers and replies, in hexadecimal digits; the order in which they came does not count.
-pub(super) fn evidence_sha256(answers: &HashMap<String, String>, replies: &HashMap<String, Vec<String>>) -> String {
+pub(super) fn evidence_sha256(answers: &AnswersByRow, replies: &RepliesByRow) -> String {
     let (answers, replies): (BTreeMap<_, _>, BTreeMap<_, _>) = (answers.iter().collect(), replies.iter().collect());
     hex(&Sha256::digest(serde_json::to_vec(&(answers, replies)).expect("maps of texts are JSON")))
 }

@@ -62,6 +62,7 @@ pub use benchmarks::{KINDS, Kind, benchmark_table};
 pub use cell::Cell;
 pub use compare::Comparison;
 pub use error::VlmEvalError;
+pub use failures::{FAILURES_FILE, FailedRows};
 pub use fingerprint::fingerprint;
 pub use matching::infer_choice;
 pub use picture::Picture;

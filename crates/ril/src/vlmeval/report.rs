@@ -6,6 +6,7 @@ use ril_models::files::write_atomic;
 use serde::{Deserialize, Serialize};
 
 use super::benchmarks::Kind;
+use super::failures::FAILURES_FILE;
 use super::scorer::{Decided, Item, JudgeUse};
 use super::store::{Settings, read_json};
 use super::table::Table;
@@ -102,6 +103,9 @@ pub struct Results {
     pub reading: String,
     /// Questions whose answer could not be read; they count as wrong.
     pub unread: usize,
+    /// Rows without an answer, whose requests failed; they count as wrong.
+    #[serde(default)]
+    pub unanswered: usize,
     /// Questions that the judge decided.
     pub judged: usize,
     /// Rows without a picture in a file with pictures; they are not asked, as in VLMEvalKit.
@@ -115,11 +119,12 @@ pub(super) struct Scored {
     pub settings: Settings,
     pub judge: Option<String>,
     pub evidence_sha256: String,
+    pub unanswered: usize,
 }
 
 impl Results {
     pub(super) fn new(kind: &Kind, run: Scored, table: &Table, items: &[Item]) -> Self {
-        let Scored { settings, judge, evidence_sha256 } = run;
+        let Scored { settings, judge, evidence_sha256, unanswered } = run;
         let count = |decided| items.iter().filter(|item| item.grade.decided == decided).count();
         let reading = reading(kind, judge.as_deref());
         Self {
@@ -129,6 +134,7 @@ impl Results {
             evidence_sha256,
             reading,
             unread: count(Decided::Unread),
+            unanswered,
             judged: count(Decided::Judge),
             rows_left_out: table.left_out(),
             lines: lines(items),
@@ -177,6 +183,9 @@ impl Results {
         text += &format!("\n{}\n", self.reading);
         if self.unread > 0 {
             text += &format!("{} answers could not be read; they count as wrong.\n", self.unread);
+        }
+        if self.unanswered > 0 {
+            text += &format!("{} rows have no answer; they count as wrong ({FAILURES_FILE}).\n", self.unanswered);
         }
         if self.rows_left_out > 0 {
             text += &format!("{} rows have no picture and were left out.\n", self.rows_left_out);

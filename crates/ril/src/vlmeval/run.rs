@@ -3,6 +3,7 @@
 //! ```text
 //! RUN/run.json         benchmark, model, sampling: asked for again with other settings, the folder is refused by name
 //! RUN/answers.jsonl    one line an answer, in the order in which they came
+//! RUN/failures.jsonl   one line a row whose request failed, while it has no answer
 //! RUN/judge.json       who judges
 //! RUN/judge.jsonl      one line a reply of the judge
 //! RUN/scores.jsonl     one line a question: score, what the answer was read as
@@ -19,13 +20,15 @@ use ril_models::generate::SamplingParams;
 use super::answerer::{Answer, Answerer, Request};
 use super::benchmarks::Kind;
 use super::error::VlmEvalError;
-use super::evidence::{AnswerLine, ReplyLine, by_index, evidence_sha256, stored_answers, stored_replies};
-use super::failures::Failures;
+use super::evidence::{
+    AnswerLine, AnswersByRow, RepliesByRow, ReplyLine, by_index, evidence_sha256, stored_answers, stored_replies,
+};
+use super::failures::{FailedRows, Failures, stored_failures};
 use super::prompt::Query;
 use super::report::{Results, ScoreLine, Scored};
 use super::scorer::{Evidence, Inquiry, Item, JudgeUse};
 use super::store::Settings;
-use super::table::Table;
+use super::table::{Row, Table};
 use crate::error::RilError;
 use crate::journal::Journal;
 use crate::rollout::mix_seed;
@@ -52,6 +55,7 @@ pub struct Evaluation {
     folder: PathBuf,
     settings: Settings,
     sampling: SamplingParams,
+    failed_rows: FailedRows,
 }
 
 /// Everything that decides what a run's answers are.
@@ -105,7 +109,14 @@ impl Evaluation {
         }
         std::fs::create_dir_all(folder).map_err(RilError::io(folder))?;
         settings.claim(&folder.join(RUN_FILE))?;
-        Ok(Self { kind, table, folder: folder.to_path_buf(), settings, sampling })
+        Ok(Self { kind, table, folder: folder.to_path_buf(), settings, sampling, failed_rows: FailedRows::default() })
+    }
+
+    /// The same, with a rule for rows whose requests fail. It is no setting of the folder: with another one the same answers may be
+    /// scored otherwise.
+    #[must_use]
+    pub fn with_failed_rows(self, failed_rows: FailedRows) -> Self {
+        Self { failed_rows, ..self }
     }
 
     /// The benchmark.
@@ -128,12 +139,13 @@ impl Evaluation {
         Ok(stored_answers(&self.folder)?.len())
     }
 
-    /// Asks for the answers that are not there yet; `progress` is told how many are there, and may ask to stop.
+    /// Asks for the answers that are not there yet; `progress` is told how many are there, and may ask to stop. Rows that fail
+    /// hinder no other, stand in [`FAILURES_FILE`](super::FAILURES_FILE) with the reason, and are asked again by the next call.
     ///
     /// [`Outcome::Interrupted`] when it stopped before all were there.
     ///
     /// # Errors
-    /// The answerer's own; [`VlmEvalError::Unanswered`] after all others were asked.
+    /// The answerer's own; with [`FailedRows::Open`] [`VlmEvalError::Unanswered`] after all others were asked.
     pub fn ask(
         &self,
         answerer: &mut dyn Answerer,
@@ -160,8 +172,10 @@ impl Evaluation {
             let is_stopped = failures.broken.is_some() || progress(answered.len()).is_break();
             if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        failures.finish(told, requests.len())?;
-        Ok(outcome(answered.len() < self.table.len()))
+        let stored = failures.store(&self.folder, &answered);
+        failures.finish(told, requests.len(), self.failed_rows)?;
+        stored?;
+        Ok(outcome(self.open_rows(&answered)? > 0))
     }
 
     /// Asks the judge what exact matching leaves open, once all answers are there. The folder is bound to the judge by
@@ -178,7 +192,7 @@ impl Evaluation {
     ) -> Result<Outcome, RilError> {
         self.check_truth()?;
         let answers = stored_answers(&self.folder)?;
-        self.check_complete(Evidence { answers: &answers, replies: None })?;
+        self.check_complete(&answers, 0)?;
         let (mut journal, lines) = Journal::open(&self.folder.join(REPLIES_FILE))?;
         let (claim, path) = (Settings::default().with("judge", name), self.folder.join(JUDGE_FILE));
         // A judge that never replied (its name was mistyped, its server away) has no hold on the folder.
@@ -214,7 +228,7 @@ impl Evaluation {
                 if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             if is_stopped || told.is_err() || failures.has_any() {
-                failures.finish(told, asked)?;
+                failures.finish(told, asked, FailedRows::Open)?;
                 break;
             }
         }
@@ -227,7 +241,7 @@ impl Evaluation {
     /// Those of the files.
     pub fn open_for_judge(&self) -> Result<usize, RilError> {
         let (answers, replies) = (stored_answers(&self.folder)?, stored_replies(&self.folder)?);
-        self.unjudged(Evidence { answers: &answers, replies: Some(&replies) })
+        self.unjudged(&answers, &replies)
     }
 
     /// Scores the answers, with the replies of the judge if there was one, and writes [`SCORES_FILE`] and
@@ -240,28 +254,31 @@ impl Evaluation {
         self.check_truth()?;
         let answers = stored_answers(&self.folder)?;
         let replies = stored_replies(&self.folder)?;
-        let judge = self.judge_of(Evidence { answers: &answers, replies: Some(&replies) })?;
+        let (judge, unjudged) = self.judge_of(&answers, &replies)?;
+        self.check_complete(&answers, unjudged)?;
         let evidence = Evidence { answers: &answers, replies: judge.is_some().then_some(&replies) };
-        self.check_complete(evidence)?;
         let items = self.kind.scorer.items(&self.table, evidence)?;
         let evidence_sha256 = evidence_sha256(&answers, &replies);
-        let run = Scored { settings: self.settings.clone(), judge, evidence_sha256 };
+        let unanswered = self.table.rows().filter(|row| evidence.answer(row).is_none()).count();
+        let run = Scored { settings: self.settings.clone(), judge, evidence_sha256, unanswered };
         let results = Results::new(self.kind, run, &self.table, &items);
         self.write_scores(&items)?;
         results.write(&self.folder.join(RESULTS_FILE))?;
         Ok(results)
     }
 
-    /// Who judged: nobody while a judge that was asked has not replied.
-    fn judge_of(&self, evidence: Evidence<'_>) -> Result<Option<String>, RilError> {
-        let Some(judge) = Settings::read(&self.folder.join(JUDGE_FILE))? else { return Ok(None) };
-        let has_replied = evidence.replies.is_some_and(|replies| !replies.is_empty());
-        // Where nothing was left to it, it has read all that it would.
-        let is_done = self.unjudged(evidence)? == 0;
-        let name = judge.0.get("judge").and_then(|name| name.as_str()).map(str::to_string);
+    /// Who judged, and how many answers wait for it. Nobody while a judge that was asked has not replied.
+    fn judge_of(&self, answers: &AnswersByRow, replies: &RepliesByRow) -> Result<(Option<String>, usize), RilError> {
         // What a rule compares is the same beside any judge.
         let is_of_use = self.kind.scorer.judge_use() != JudgeUse::Never;
-        Ok(name.filter(|_| is_of_use && (has_replied || is_done)))
+        let Some(judge) = Settings::read(&self.folder.join(JUDGE_FILE))?.filter(|_| is_of_use) else {
+            return Ok((None, 0));
+        };
+        let unjudged = self.unjudged(answers, replies)?;
+        // Where nothing was left to it, it has read all that it would.
+        let has_judged = !replies.is_empty() || unjudged == 0;
+        let name = judge.0.get("judge").and_then(|name| name.as_str()).filter(|_| has_judged);
+        Ok(name.map_or((None, 0), |name| (Some(name.to_string()), unjudged)))
     }
 
     fn check_truth(&self) -> Result<(), RilError> {
@@ -272,9 +289,8 @@ impl Evaluation {
         Err(VlmEvalError::MissingColumn { path, column: "answer".into(), kind }.into())
     }
 
-    fn check_complete(&self, evidence: Evidence<'_>) -> Result<(), RilError> {
-        let open = self.table.rows().filter(|row| !evidence.answers.contains_key(row.index())).count();
-        let unjudged = self.unjudged(evidence)?;
+    fn check_complete(&self, answers: &AnswersByRow, unjudged: usize) -> Result<(), RilError> {
+        let open = self.open_rows(answers)?;
         if open + unjudged == 0 {
             return Ok(());
         }
@@ -282,8 +298,18 @@ impl Evaluation {
         Err(VlmEvalError::Incomplete { path: self.folder.clone(), open, unjudged, total }.into())
     }
 
-    fn unjudged(&self, evidence: Evidence<'_>) -> Result<usize, RilError> {
-        let Some(replies) = evidence.replies else { return Ok(0) };
+    /// Rows without an answer, but for those that may be without.
+    fn open_rows(&self, answers: &AnswersByRow) -> Result<usize, RilError> {
+        let failed = match self.failed_rows {
+            FailedRows::Open => Default::default(),
+            FailedRows::Wrong => stored_failures(&self.folder)?,
+        };
+        let is_open = |row: &Row<'_>| !answers.contains_key(row.index()) && !failed.contains_key(row.index());
+        Ok(self.table.rows().filter(is_open).count())
+    }
+
+    fn unjudged(&self, answers: &AnswersByRow, replies: &RepliesByRow) -> Result<usize, RilError> {
+        let evidence = Evidence { answers, replies: Some(replies) };
         let inquiries = self.kind.scorer.inquiries(&self.table, evidence)?;
         let most = inquiries.iter().map(|inquiry| inquiry.tries).max().unwrap_or(0);
         (0..most).map(|attempt| Ok(self.open_inquiries(&inquiries, replies, attempt)?.len())).sum()
@@ -313,7 +339,7 @@ impl Evaluation {
     fn open_inquiries<'a>(
         &self,
         inquiries: &'a [Inquiry],
-        replies: &HashMap<String, Vec<String>>,
+        replies: &RepliesByRow,
         attempt: usize,
     ) -> Result<Vec<&'a Inquiry>, RilError> {
         let mut open = Vec::new();

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{ChoiceRules, Decided, Evidence, Grade, Item, categories};
+use super::{ChoiceRules, Decided, Evidence, Grade, Item, Scorer, categories};
 use crate::vlmeval::cell::Cell;
 use crate::vlmeval::error::VlmEvalError;
 use crate::vlmeval::python;
@@ -52,7 +52,8 @@ pub(super) fn first_places(table: &Table, count: usize) -> Result<HashSet<usize>
     Ok(table.rows().enumerate().filter(|(_, row)| kept.contains(row.index())).map(|(place, _)| place).collect())
 }
 
-/// Rows about which nobody need be asked: those of a question with a rotation that names a wrong option by itself.
+/// Rows about which nobody need be asked: those of a question with a rotation that names a wrong option by itself, or has no
+/// answer.
 pub(super) fn decided(
     rules: ChoiceRules,
     table: &Table,
@@ -62,8 +63,12 @@ pub(super) fn decided(
     for group in groups(table)? {
         let mut is_wrong = false;
         for row in &group {
-            let named = rules.named(row, evidence.answer(row))?;
-            is_wrong |= named.is_some() && named.map(String::from) != Some(rules.truth(row)?);
+            let named = evidence.answer(row).map(|answer| rules.named(row, answer)).transpose()?;
+            is_wrong |= match named {
+                Some(Some(letter)) => letter.to_string() != rules.truth(row)?,
+                Some(None) => false,
+                None => true,
+            };
         }
         if !is_wrong {
             group.iter().for_each(|row| _ = decided.remove(row.index()));
@@ -79,14 +84,16 @@ pub(super) fn items(rules: ChoiceRules, table: &Table, evidence: Evidence<'_>) -
 
 fn item(rules: ChoiceRules, group: &[Row<'_>], evidence: Evidence<'_>) -> Result<Item, VlmEvalError> {
     let main = group.first().expect("a group holds at least the row that opened it");
-    let grade = |row| rules.grade(row, evidence.answer(row), evidence.judged(row));
-    let grades: Vec<Grade> = group.iter().map(grade).collect::<Result<_, _>>()?;
+    let grades = group.iter().map(|row| Scorer::Circular(rules).grade_of(row, evidence));
+    let grades: Vec<Grade> = grades.collect::<Result<_, _>>()?;
     let letters: Vec<&str> = grades.iter().map(|grade| grade.read_as.as_str()).collect();
     let is_right = grades.iter().all(|grade| grade.score == 1.0);
     let any = |decided| grades.iter().any(|grade| grade.decided == decided);
     // A question with a wrong option is wrong whatever the rotations say that could not be read.
-    let is_refuted = grades.iter().any(|grade| grade.score == 0.0 && grade.decided != Decided::Unread);
+    let is_read = |grade: &Grade| !matches!(grade.decided, Decided::Unread | Decided::Missing);
+    let is_refuted = grades.iter().any(|grade| grade.score == 0.0 && is_read(grade));
     let decided = match () {
+        () if any(Decided::Missing) && !is_refuted => Decided::Missing,
         () if any(Decided::Unread) && !is_refuted => Decided::Unread,
         () if any(Decided::Judge) => Decided::Judge,
         () => Decided::Match,

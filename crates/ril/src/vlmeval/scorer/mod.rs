@@ -90,6 +90,8 @@ pub enum Decided {
     Judge,
     /// Nothing: the answer could not be read, and counts as wrong.
     Unread,
+    /// Nothing: there is no answer, and that counts as wrong.
+    Missing,
 }
 
 /// The score of one answer.
@@ -126,10 +128,10 @@ pub struct Evidence<'a> {
 }
 
 impl<'a> Evidence<'a> {
-    /// The answer to a row; empty when there is none.
+    /// The answer to a row.
     #[must_use]
-    pub fn answer(&self, row: &Row<'_>) -> &'a str {
-        self.answers.get(row.index()).map_or("", String::as_str)
+    pub fn answer(&self, row: &Row<'_>) -> Option<&'a str> {
+        self.answers.get(row.index()).map(String::as_str)
     }
 
     fn judged(&self, row: &Row<'_>) -> Judged<'a> {
@@ -205,7 +207,7 @@ impl Scorer {
         Ok(())
     }
 
-    /// What a judge must be asked, in the order of the table.
+    /// What a judge must be asked, in the order of the table; nothing about a row without an answer.
     ///
     /// # Errors
     /// [`VlmEvalError::Cell`].
@@ -219,7 +221,8 @@ impl Scorer {
             if decided.contains(row.index()) {
                 continue;
             }
-            if let Some(prompt) = self.question(&row, evidence.answer(&row))? {
+            let Some(answer) = evidence.answer(&row) else { continue };
+            if let Some(prompt) = self.question(&row, answer)? {
                 let (tries, temperature_step, max_new_tokens) = self.patience();
                 inquiries.push(Inquiry { place, prompt, tries, temperature_step, max_new_tokens });
             }
@@ -227,7 +230,7 @@ impl Scorer {
         Ok(inquiries)
     }
 
-    /// Every question of the table that counts, scored, in the order of the table.
+    /// Every question of the table that counts, scored, in the order of the table; without an answer it is wrong.
     ///
     /// # Errors
     /// [`VlmEvalError::Cell`].
@@ -240,7 +243,7 @@ impl Scorer {
                 index: row.index().to_string(),
                 split: row.text("split").map(|split| split.to_string()),
                 groups: self.groups(&row),
-                grade: self.grade(&row, evidence.answer(&row), evidence.judged(&row))?,
+                grade: self.grade_of(&row, evidence)?,
             })
         };
         table.rows().map(item).collect()
@@ -276,6 +279,12 @@ impl Scorer {
             Self::MmVet(_) => mmvet::grade(row, answer, judged),
             Self::Free => free::grade(row, answer, judged),
         }
+    }
+
+    /// The score of a row.
+    fn grade_of(self, row: &Row<'_>, evidence: Evidence<'_>) -> Result<Grade, VlmEvalError> {
+        let missing = Grade { score: 0.0, read_as: String::new(), decided: Decided::Missing };
+        evidence.answer(row).map_or(Ok(missing), |answer| self.grade(row, answer, evidence.judged(row)))
     }
 
     /// What the judge is asked about an answer; `None` when it need not be.
