@@ -27,19 +27,19 @@ pub(super) struct ReplyLine {
     pub reply: String,
 }
 
-/// AnswersByRow by row.
+/// Answers by row.
 pub(super) type AnswersByRow = HashMap<String, String>;
 
-/// RepliesByRow by row, in the order of the tries.
+/// Replies by row, in the order of the tries.
 pub(super) type RepliesByRow = HashMap<String, Vec<String>>;
 
-/// AnswersByRow in a folder.
+/// Answers in a folder.
 pub(super) fn stored_answers(folder: &Path) -> Result<AnswersByRow, RilError> {
     let lines: Vec<AnswerLine> = Journal::read(&folder.join(ANSWERS_FILE))?;
     Ok(lines.into_iter().map(|line| (line.index, line.answer)).collect())
 }
 
-/// RepliesByRow in a folder.
+/// Replies in a folder.
 pub(super) fn stored_replies(folder: &Path) -> Result<RepliesByRow, RilError> {
     Ok(by_index(Journal::read(&folder.join(REPLIES_FILE))?))
 }
