@@ -140,7 +140,8 @@ impl ChatClient {
     /// does not do what was asked.
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse, ClientError> {
         request.validate()?;
-        let (url, response): (String, ChatResponse) = self.request(Call::Post("chat/completions", &json(request)?))?;
+        let call = Call::Post("chat/completions", &json(request)?);
+        let (url, response) = self.request(call, ChatResponse::lacks)?;
         if let Some(usage) = response.usage {
             self.shared.counters.prompt_tokens.fetch_add(usage.prompt_tokens, Ordering::Relaxed);
             self.shared.counters.completion_tokens.fetch_add(usage.completion_tokens, Ordering::Relaxed);
@@ -161,7 +162,7 @@ impl ChatClient {
         struct Entry {
             id: String,
         }
-        let (_, list): (_, List) = self.request(Call::Get("models"))?;
+        let (_, list): (_, List) = self.request(Call::Get("models"), |_| None)?;
         Ok(list.data.into_iter().map(|entry| entry.id).collect())
     }
 
@@ -197,7 +198,12 @@ impl ChatClient {
         self.attempts(policy, || false, attempt).map(|(_, text)| text)
     }
 
-    fn request<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<(String, T), ClientError> {
+    /// `lacks` tells what an answer that is JSON lacks to be one.
+    fn request<T: DeserializeOwned>(
+        &self,
+        call: Call<'_>,
+        lacks: impl Fn(&T) -> Option<String>,
+    ) -> Result<(String, T), ClientError> {
         let _pass = self.shared.gate.enter(&self.stop)?;
         let can_move = || self.shared.endpoints.has_awake();
         let answer = self.attempts(self.shared.config.retry, can_move, || {
@@ -208,10 +214,10 @@ impl ChatClient {
                 Call::Post(_, body) => self.shared.wire.post(&url, body),
             };
             let answer = answer.and_then(|text| {
-                serde_json::from_str(&text).map_err(|error| {
-                    let told = |text: &str| cut(&self.shared.wire.without_key(text));
-                    Failure::Json { text: told(&text), reason: told(&error.to_string()) }
-                })
+                let told = |text: &str| cut(&self.shared.wire.without_key(text));
+                let wrong = |reason: String| Failure::Json { text: told(&text), reason: told(&reason) };
+                let answer: T = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+                lacks(&answer).map_or(Ok(answer), |reason| Err(wrong(reason)))
             });
             match &answer {
                 Err(failure) if failure.is_transient() => lease.failed(failure.retry_after()),

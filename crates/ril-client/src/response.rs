@@ -29,7 +29,6 @@ pub struct ChatChoice {
     /// Number of the sample, from 0.
     #[serde(default)]
     pub index: usize,
-    #[serde(default)]
     message: AnswerMessage,
     /// What ended it.
     #[serde(default)]
@@ -44,9 +43,9 @@ pub struct ChatChoice {
     prompt_token_ids: Option<Vec<u32>>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 struct AnswerMessage {
-    /// `null` for an empty completion.
+    /// `null` where nothing came of it: a refusal, a call of a tool, a budget that reasoning used up.
     #[serde(default)]
     content: Option<String>,
 }
@@ -99,6 +98,12 @@ impl<'de> Deserialize<'de> for FinishReason {
 }
 
 impl FinishReason {
+    /// Whether the text does not end where its model would have ended it: the budget, a filter, a request that was aborted.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        matches!(self, Self::Length | Self::Other(_))
+    }
+
     /// In the protocol's words.
     pub fn as_str(&self) -> &str {
         match self {
@@ -122,7 +127,7 @@ pub struct Usage {
 }
 
 impl ChatChoice {
-    /// The completion; empty when there is none.
+    /// The completion; empty where it was cut before a text began.
     pub fn text(&self) -> &str {
         self.message.content.as_deref().unwrap_or("")
     }
@@ -140,6 +145,14 @@ impl ChatResponse {
         self.prompt_token_ids.as_deref().or_else(of_choice)
     }
 
+    /// What the response lacks to be one. An answer without a text is no empty answer: whoever scores it would score what was not
+    /// said.
+    pub(crate) fn lacks(&self) -> Option<String> {
+        let is_silent = |choice: &&ChatChoice| choice.message.content.is_none() && !choice.finish_reason.is_cut();
+        let choice = self.choices.iter().find(is_silent)?;
+        Some(format!("choice {} has no text, finish_reason {:?}", choice.index, choice.finish_reason.as_str()))
+    }
+
     /// The response, choices in order, once it holds what `request` asked for.
     pub(crate) fn checked(mut self, request: &ChatRequest, url: &str) -> Result<Self, ClientError> {
         let ignored =
@@ -154,7 +167,8 @@ impl ChatResponse {
         }
         for choice in &self.choices {
             let nothing = || format!("none for choice {}", choice.index);
-            if request.logprobs == Some(true) && choice.log_probs().is_none() && !choice.text().is_empty() {
+            let has_log_probs = choice.log_probs().is_some_and(|tokens| !tokens.is_empty());
+            if request.logprobs == Some(true) && !has_log_probs && !choice.text().is_empty() {
                 return Err(ignored("logprobs", "log-probabilities".into(), nothing()));
             }
             if request.return_token_ids == Some(true) && choice.token_ids.is_none() {
@@ -164,7 +178,7 @@ impl ChatResponse {
         if request.return_token_ids == Some(true) && self.prompt_ids().is_none() {
             return Err(ignored("return_token_ids", "token ids".into(), "none for the prompt".into()));
         }
-        if request.prompt_logprobs.is_some() && self.prompt_logprobs.is_none() {
+        if request.prompt_logprobs.is_some() && self.prompt_logprobs.as_ref().is_none_or(Vec::is_empty) {
             return Err(ignored("prompt_logprobs", "log-probabilities of the prompt".into(), "none".into()));
         }
         Ok(self)

@@ -200,14 +200,45 @@ fn a_server_that_is_away_is_an_error_with_its_cause() {
 
 #[test]
 fn garbage_and_missing_choices_are_errors_with_the_text() {
-    for body in
-        ["", "null", "[]", "{\"choices\": 3}", "{}", "{\"error\": \"model is loading\"}", "<html>", "{\"choices\": [{}"]
-    {
+    for body in [
+        "",
+        "null",
+        "[]",
+        "{\"choices\": 3}",
+        "{}",
+        "{\"error\": \"model is loading\"}",
+        "<html>",
+        "{\"choices\": [{}",
+        "{\"choices\": [{}]}",
+        "{\"choices\": [{\"text\": \"of another protocol\", \"finish_reason\": \"stop\"}]}",
+        "{\"choices\": [{\"message\": {\"content\": null, \"refusal\": \"no\"}, \"finish_reason\": \"stop\"}]}",
+        "{\"choices\": [{\"message\": {\"role\": \"assistant\"}}]}",
+    ] {
         let server = Server::answering(vec![ResponseTemplate::new(200).set_body_string(body)]);
         let error = client(&server.mock).chat(&request()).unwrap_err();
         let ClientError::Json { attempts: 4, ref text, .. } = error else { panic!("{body}: {error}") };
         assert_eq!(text, body);
     }
+}
+
+#[test]
+fn what_passes_by_itself_is_asked_again_after_a_pause_of_its_own() {
+    let passing = [408, 429, 500, 502, 503, 504];
+    let mut answers: Vec<ResponseTemplate> = passing.map(ResponseTemplate::new).into();
+    answers.push(answer(&["4"]));
+    let server = Server::answering(answers);
+    let retry = RetryPolicy { max_attempts: 7, first_delay_s: 0.01, longest_delay_s: 0.01, ..FAST };
+    let delays = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let seen = delays.clone();
+    let observe = move |notice: &ril_client::RetryNotice<'_>| seen.lock().unwrap().push(notice.delay);
+    let config = ClientConfig { retry, ..config(server.mock.uri()) };
+    ChatClient::with_observer(config, observe).unwrap().chat(&request()).unwrap();
+    let delays = delays.lock().unwrap();
+    assert_eq!(delays.len(), passing.len());
+    // Jitter: clients that failed together do not come back together.
+    let (least, most) = (Duration::from_secs_f64(0.01), Duration::from_secs_f64(0.0201));
+    assert!(delays.iter().all(|delay| (least..most).contains(delay)), "{delays:?}");
+    assert!(delays.iter().any(|delay| *delay != delays[0]), "{delays:?}");
 }
 
 #[test]
@@ -250,17 +281,22 @@ fn a_server_that_ignores_what_was_asked_for_is_noticed() {
         ("prompt_logprobs", |r| r.prompt_logprobs = Some(0)),
     ];
     for (name, ask) in ask {
-        let server = Server::answering(vec![answer(&["4"])]);
         let mut request = request();
         ask(&mut request);
-        let error = client(&server.mock).chat(&request).unwrap_err();
-        assert!(matches!(error, ClientError::Ignored { field, .. } if field == name), "{name}: {error}");
+        let mut empty = json!({"choices": [choice(0, "4")], "prompt_logprobs": []});
+        empty["choices"][0]["logprobs"] = json!({"content": []});
+        for answer in [answer(&["4"]), ResponseTemplate::new(200).set_body_json(empty)] {
+            let server = Server::answering(vec![answer]);
+            let error = client(&server.mock).chat(&request).unwrap_err();
+            assert!(matches!(error, ClientError::Ignored { field, .. } if field == name), "{name}: {error}");
+        }
     }
 }
 
 #[test]
 fn choices_come_in_order_and_texts_in_any_script() {
-    let body = json!({"choices": [choice(1, "𝄞 \u{0} \\\" 北京"), choice(0, "é\n"), {"index": 2, "message": {"content": null}}]});
+    let nothing = json!({"index": 2, "message": {"content": null}, "finish_reason": "length"});
+    let body = json!({"choices": [choice(1, "𝄞 \u{0} \\\" 北京"), choice(0, "é\n"), nothing]});
     let server = Server::answering(vec![ResponseTemplate::new(200).set_body_json(body)]);
     let request =
         ChatRequest { n: Some(3), ..ChatRequest::new("m", vec![ChatMessage::user("Größe \u{1f600} \"?\"")]) };

@@ -3,7 +3,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ril_client::{ChatClient, ChatMessage, ChatRequest, ChatRole, ClientError, FinishReason};
+use ril_client::{ChatClient, ChatMessage, ChatRequest, ChatRole, ClientError};
 
 use super::store::{AnswerKey, AnswerStore, answer_key};
 use super::{Judge, PromptTemplate, Verdict, parse_verdict};
@@ -91,13 +91,13 @@ impl HttpJudge {
         Ok((second, verdict))
     }
 
-    /// What the judge writes, and the verdict in it. In a text that the budget cut only a verdict at its very end counts: one
-    /// further up may be a quotation of the response.
+    /// What the judge writes, and the verdict in it. In a text that was cut only a verdict at its very end counts: one further up
+    /// may be a quotation of the response.
     fn text(&self, client: &ChatClient, request: &ChatRequest) -> Result<(String, Verdict), ClientError> {
         let response = client.chat(request)?;
         let Some(choice) = response.choices.first() else { return Ok((String::new(), parse_verdict(""))) };
         let text = choice.text().to_owned();
-        let is_cut = choice.finish_reason == FinishReason::Length && !text.trim_end().ends_with("</answer>");
+        let is_cut = choice.finish_reason.is_cut() && !text.trim_end().ends_with("</answer>");
         let verdict = if is_cut { Verdict::Unparsed(text.clone()) } else { parse_verdict(&text) };
         Ok((text, verdict))
     }

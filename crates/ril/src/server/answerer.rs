@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use ril_client::{ChatClient, ChatContent, ChatMessage, ChatPart, ChatRequest, ChatRole, FinishReason};
+use ril_client::{ChatClient, ChatContent, ChatMessage, ChatPart, ChatRequest, ChatRole};
 
 use super::picture::bytes_part;
 use crate::error::RilError;
@@ -52,7 +52,7 @@ impl ServerAnswerer {
         let choice = response.choices.first();
         Ok(Answer {
             text: choice.map_or("", |choice| choice.text()).to_owned(),
-            is_truncated: choice.is_some_and(|choice| choice.finish_reason == FinishReason::Length),
+            is_truncated: choice.is_some_and(|choice| choice.finish_reason.is_cut()),
         })
     }
 }

@@ -227,6 +227,10 @@ impl ServerRollout {
     }
 
     fn response(&self, question: &Question, choice: &ChatChoice) -> Result<Response, RilError> {
+        if let FinishReason::Other(reason) = &choice.finish_reason {
+            let message = format!("question {}: the server broke off a sample ({reason})", question.id);
+            return Err(RilError::Input(message));
+        }
         let (token_ids, sampler_log_probs) = match self.config.tokens {
             SampledTokens::Encoded => (Vec::new(), None),
             SampledTokens::Returned => {
