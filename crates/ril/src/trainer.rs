@@ -80,7 +80,7 @@ impl<M: TrainableModel, J: Judge + Sync> RilTrainer<M, J> {
         Ok(Self {
             reference: policy.valid(),
             policy: Learner::new(policy, config.policy.clone()),
-            discriminator: discriminator.map(|d| Learner::new(d, config.discriminator.clone())),
+            discriminator: discriminator.map(|d| Learner::of_discriminator(d, config.discriminator.clone())),
             replay: config.replay.map(StudentReplay::new).transpose()?,
             data: Arc::new(data),
             config,

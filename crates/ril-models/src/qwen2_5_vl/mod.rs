@@ -357,6 +357,10 @@ impl CausalLm for Qwen2_5Vl {
         Self { lora: self.lora.map(|lora| lora.at_step(step)), ..self }
     }
 
+    fn adapter_scales(&self) -> Vec<(String, f64)> {
+        self.scales_of_adapters()
+    }
+
     fn forbidden_ids(&self) -> &[u32] {
         &self.parts.forbidden_ids
     }
