@@ -4,9 +4,10 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device};
+use ril::grpo::{SamplerBound, SamplerCorrection, SamplerLevel};
 use ril::models::{CausalLm, LoraConfig, Qwen2_5Vl};
 use ril::reward::RuleJudge;
-use ril::{Learner, RilTrainer, SftTrainer, Stage, discriminator_from};
+use ril::{Learner, RilConfig, RilTrainer, SftTrainer, Stage, discriminator_from};
 
 use crate::models::fresh;
 use crate::resume::{Mortal, outcome, resumes_exactly, run, sft_of};
@@ -51,6 +52,41 @@ fn the_loop_leaves_the_base_of_policy_and_discriminator() {
         assert_eq!(metrics.get("student/ratio"), Some(1.0));
     }
     assert!(weights(&trainer.policy().without_lora()) == base);
+}
+
+/// The sampler draws without dropout, so that the correction for it is the same with dropout and without.
+#[test]
+fn dropout_is_not_taken_for_the_sampler() {
+    let (level, bound) = (SamplerLevel::Token, SamplerBound::Truncate);
+    let mut config = config();
+    config.sampler_correction = Some(SamplerCorrection { level, bound, min_ratio: 0.0, max_ratio: 3.0 });
+    (config.policy.learning_rate, config.policy.final_learning_rate) = (3e-2, 3e-2);
+    let new = |dropout: f64, config: &RilConfig| {
+        let student = student().with_lora(&LoraConfig { dropout, ..adapters() }, 11).unwrap();
+        trainer_of(student, config.clone(), RuleJudge::default()).unwrap()
+    };
+    // Fresh adapters add nothing, with dropout or without.
+    let folder = tempfile::tempdir().unwrap();
+    let mut trained = new(0.1, &config);
+    (0..2).for_each(|_| drop(trained.step().unwrap()));
+    trained.save(folder.path()).unwrap();
+    for updates in [1, 2] {
+        config.updates_per_rollout = updates;
+        let [with, without] = [0.1, 0.0].map(|dropout| {
+            let mut trainer = new(dropout, &config);
+            trainer.restore(folder.path(), 2).unwrap();
+            trainer.step().unwrap()
+        });
+        for name in ["sampling_logp_difference/mean", "importance_sampling_ratio/min", "importance_sampling_ratio/max"]
+        {
+            let [with, without] = [&with, &without].map(|metrics| metrics.get(&format!("sampling/{name}")).unwrap());
+            assert!((with - without).abs() < 1e-5, "{updates} updates, {name}: {with} {without}");
+        }
+        let log_probs = [&with, &without].map(|metrics| metrics.get("student/log_prob").unwrap());
+        assert!((log_probs[0] - log_probs[1]).abs() > 1e-3, "the passes with a gradient have dropout: {log_probs:?}");
+        // With one update the ratio has the same dropout above and below.
+        assert_eq!(with.get("student/ratio").unwrap() == 1.0, updates == 1);
+    }
 }
 
 #[test]
