@@ -45,6 +45,10 @@ fn sft_lowers_the_loss_and_leaves_the_base() {
 fn the_loop_leaves_the_base_of_policy_and_discriminator() {
     let base = weights(&student().valid());
     let mut trainer = loop_of(adapted_student());
+    let read = |trainer: &RilTrainer<Qwen2_5Vl, RuleJudge>| {
+        trainer.discriminator().expect("the loop has one").encoder().model.clone()
+    };
+    let fresh = weights(&read(&trainer));
     for _ in 0..STEPS {
         let metrics = trainer.step().unwrap();
         assert!(metrics.get("grad_norm").unwrap() > 0.0 && metrics.get("discriminator/grad_norm").unwrap() > 0.0);
@@ -52,6 +56,11 @@ fn the_loop_leaves_the_base_of_policy_and_discriminator() {
         assert_eq!(metrics.get("student/ratio"), Some(1.0));
     }
     assert!(weights(&trainer.policy().without_lora()) == base);
+    let discriminator = read(&trainer);
+    assert!(weights(&discriminator) != fresh, "its adapters are where they were");
+    assert!(weights(&discriminator.without_lora()) == base);
+    let without = trainer_of(adapted_student(), RilConfig::dr_grpo(6, STEPS), RuleJudge::default()).unwrap();
+    assert!(without.discriminator().is_none());
 }
 
 /// The sampler draws without dropout, so that the correction for it is the same with dropout and without.

@@ -94,6 +94,12 @@ impl<M: TrainableModel, J: Judge + Sync> RilTrainer<M, J> {
         self.policy.view()
     }
 
+    /// The discriminator as it is now, without autodiff; `None` where there is none.
+    #[must_use]
+    pub fn discriminator(&self) -> Option<RilDiscriminator<M>> {
+        self.discriminator.as_ref().map(Learner::view)
+    }
+
     /// The next step's groups: samples of `rollout` and cached teacher responses to the questions whose turn it is.
     ///
     /// [`Stage::step`] samples from the policy in this process. A server or a recorded file takes its place so, as long
