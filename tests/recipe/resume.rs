@@ -49,9 +49,9 @@ fn pretraining() -> DiscriminatorTrainer<Qwen2_5Vl> {
 }
 
 /// A stage that dies when it has done `left` steps more.
-struct Mortal<S> {
-    stage: S,
-    left: usize,
+pub struct Mortal<S> {
+    pub stage: S,
+    pub left: usize,
 }
 
 impl<S: Stage> Stage for Mortal<S> {
@@ -77,13 +77,13 @@ impl<S: Stage> Stage for Mortal<S> {
     }
 }
 
-fn run<S: Stage>(folder: &Path, stage: &mut S) -> Result<(), RilError> {
+pub fn run<S: Stage>(folder: &Path, stage: &mut S) -> Result<(), RilError> {
     let mut monitor = Monitor::new(MonitorMode::Silent);
     RunFolder::open(folder, 2)?.run_stage("stage", stage, &mut monitor).map(|_| ())
 }
 
 /// Weights as others read them, and the metrics file.
-fn outcome(folder: &Path, model: &Qwen2_5Vl) -> (Vec<u8>, String) {
+pub fn outcome(folder: &Path, model: &Qwen2_5Vl) -> (Vec<u8>, String) {
     (weights(model), std::fs::read_to_string(folder.join(METRICS_FILE)).unwrap())
 }
 

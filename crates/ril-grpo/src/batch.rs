@@ -34,6 +34,8 @@ pub struct PolicyBatch {
 pub(crate) struct Sampler {
     /// `[batch, seq]`, NaN where the sampler gave none.
     pub log_probs: Tensor<2>,
+    /// What the trainer says of the same tokens, `[batch, seq]`.
+    pub policy_log_probs: Tensor<2>,
     pub correction: Option<SamplerCorrection>,
     /// `[batch, seq]` or `[batch, 1]`.
     pub weights: Option<Tensor<2>>,
@@ -174,21 +176,36 @@ impl PolicyBatch {
     /// # Errors
     /// [`GrpoError::Shape`]; [`GrpoError::Config`] for a bound out of range, and on a second call.
     pub fn with_sampler(
+        self,
+        sampler_log_probs: Tensor<2>,
+        correction: Option<SamplerCorrection>,
+    ) -> Result<Self, GrpoError> {
+        let old = self.old_log_probs.clone();
+        self.with_sampler_against(old, sampler_log_probs, correction)
+    }
+
+    /// As [`PolicyBatch::with_sampler`], which holds the sampler's log-probabilities against the old ones, with others in their
+    /// place: old ones of passes with dropout carry noise that is not the sampler's.
+    ///
+    /// # Shapes
+    /// - `policy_log_probs`: `[batch, seq]`, nats; of a pass without dropout, say
+    ///
+    /// # Errors
+    /// Those of [`PolicyBatch::with_sampler`].
+    pub fn with_sampler_against(
         mut self,
+        policy_log_probs: Tensor<2>,
         sampler_log_probs: Tensor<2>,
         correction: Option<SamplerCorrection>,
     ) -> Result<Self, GrpoError> {
         check_order(self.sampler.is_none(), "with_sampler: expected one call")?;
+        check_shape("policy_log_probs", &self.dims(), &policy_log_probs.dims())?;
         check_shape("sampler_log_probs", &self.dims(), &sampler_log_probs.dims())?;
         let log_probs = sampler_log_probs.inner().cast(DType::F32);
-        let weights = match correction {
-            Some(correction) => {
-                correction.validate()?;
-                Some(correction.weights(self.old_log_probs.clone(), log_probs.clone(), self.padding.clone()))
-            }
-            None => None,
-        };
-        self.sampler = Some(Sampler { log_probs, correction, weights });
+        let policy_log_probs = policy_log_probs.inner().cast(DType::F32);
+        correction.as_ref().map(SamplerCorrection::validate).transpose()?;
+        let weights = correction.map(|c| c.weights(policy_log_probs.clone(), log_probs.clone(), self.padding.clone()));
+        self.sampler = Some(Sampler { log_probs, policy_log_probs, correction, weights });
         Ok(self)
     }
 
@@ -278,6 +295,7 @@ impl PolicyBatch {
             rows: self.rows.as_ref().map(|tensors| tensors.rows(rows.clone())),
             sampler: self.sampler.as_ref().map(|sampler| Sampler {
                 log_probs: cut(&sampler.log_probs),
+                policy_log_probs: cut(&sampler.policy_log_probs),
                 correction: sampler.correction,
                 weights: sampler.weights.as_ref().map(cut),
             }),

@@ -58,8 +58,8 @@ impl ModuleVisitor for GradientCheck<'_> {
 
 /// Fails, with row and token, on the first trained token for which something that the loss reads is not finite.
 ///
-/// In this order, a table at a time: `log_probs`, `entropy`, `old_log_probs`, `ref_log_probs`, `sampler_log_probs`
-/// (where NaN means that the sampler gave none), `advantages` (named at the row's first trained token), and the ratio
+/// In this order, a table at a time: `log_probs`, `entropy`, `old_log_probs`, `ref_log_probs`, `policy_log_probs` (of
+/// [`PolicyBatch::with_sampler_against`]), `sampler_log_probs` (where NaN means that the sampler gave none), `advantages` (named at the row's first trained token), and the ratio
 /// `exp(log_probs - old_log_probs)` before it is kept in bounds. Content under a false mask is arbitrary.
 ///
 /// Call it when a loss came out NaN or infinite, or before every backward pass; each table is read from the device.
@@ -91,6 +91,7 @@ pub fn check_tokens(batch: &PolicyBatch, scores: impl Into<TokenScores>, first_r
         ("entropy", entropy.map(|entropy| entropy.inner().cast(DType::F32))),
         ("old_log_probs", Some(batch.old_log_probs())),
         ("ref_log_probs", batch.ref_log_probs()),
+        ("policy_log_probs", batch.sampler().map(|sampler| sampler.policy_log_probs.clone())),
         ("sampler_log_probs", sampler),
         ("advantages", Some(batch.advantages().unsqueeze_dim::<2>(1).expand(shape))),
         ("ratio", Some(ratio)),
@@ -189,13 +190,21 @@ mod tests {
         // One table broken at its last token; the mask hides the second token of the first row.
         let check = |broken: usize, value: f32| {
             let of = |at: usize| table(if at == broken { [fine[0], [-1.0, value]] } else { fine });
-            let advantages = Tensor::from_floats([1.0, if broken == 5 { value } else { 1.0 }], &device);
+            let advantages = Tensor::from_floats([1.0, if broken == 6 { value } else { 1.0 }], &device);
             let mask = Tensor::<2, Bool>::from_data([[true, false], [true, true]], &device);
             let batch = PolicyBatch::new(of(2), Some(of(3)), advantages, mask).unwrap();
-            let batch = batch.with_sampler(of(4), None).unwrap();
+            let batch = batch.with_sampler_against(of(4), of(5), None).unwrap();
             check_tokens(&batch, TokenScores { log_probs: of(0), entropy: Some(of(1)) }, 0)
         };
-        let names = ["log_probs", "entropy", "old_log_probs", "ref_log_probs", "sampler_log_probs", "advantages"];
+        let names = [
+            "log_probs",
+            "entropy",
+            "old_log_probs",
+            "ref_log_probs",
+            "policy_log_probs",
+            "sampler_log_probs",
+            "advantages",
+        ];
         for (broken, name) in names.into_iter().enumerate() {
             let token = usize::from(name != "advantages");
             for value in [f32::INFINITY, f32::NEG_INFINITY] {

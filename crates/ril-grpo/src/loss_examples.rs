@@ -58,6 +58,35 @@ fn broken_rows_samplers_and_entropies_are_errors() {
 }
 
 #[test]
+fn a_sampler_is_held_against_the_log_probs_that_are_given_for_it() {
+    let device = Device::flex();
+    let row = |values: [f32; 2]| Tensor::<2>::from_floats([values], &device);
+    // Dropout moved what the pass with the gradient says; without it the sampler is right about one token and half as sure of the other.
+    let (dropped, policy, sampler) = ([-1.3, -0.6], [-1.0, -1.0], [-1.0, -1.0 - std::f32::consts::LN_2]);
+    let (level, bound) = (SamplerLevel::Token, SamplerBound::Truncate);
+    let correction = SamplerCorrection { level, bound, min_ratio: 0.0, max_ratio: 3.0 };
+    let batch = || {
+        let mask = row(dropped).lower_elem(0.0);
+        PolicyBatch::new(row(dropped), None, Tensor::from_floats([1.0], &device), mask).unwrap()
+    };
+    let of = |batch: PolicyBatch| {
+        let PolicyLoss { loss, metrics } = policy_loss(&batch, row(dropped), &GrpoConfig::dr_grpo(2)).unwrap();
+        (loss.into_scalar::<f32>(), metrics.read().unwrap()[0].sampler.unwrap())
+    };
+    let (loss, metrics) = of(batch().with_sampler_against(row(policy), row(sampler), Some(correction)).unwrap());
+    // The ratio is 1, the weights are 1 and 2.
+    assert!((loss + 1.5).abs() < 1e-6, "{loss}");
+    assert!((metrics.weight_min - 1.0).abs() < 1e-6 && (metrics.weight_max - 2.0).abs() < 1e-6, "{metrics:?}");
+    assert!((metrics.difference_sum - std::f64::consts::LN_2).abs() < 1e-6, "{metrics:?}");
+    let old = of(batch().with_sampler_against(row(dropped), row(sampler), Some(correction)).unwrap());
+    assert_eq!(old, of(batch().with_sampler(row(sampler), Some(correction)).unwrap()));
+    assert!((old.0 - loss).abs() > 0.1);
+    let short = Tensor::zeros([1, 1], &device);
+    let error = batch().with_sampler_against(short, row(sampler), None).unwrap_err();
+    assert!(matches!(error, GrpoError::Shape { what: "policy_log_probs", .. }));
+}
+
+#[test]
 fn an_excluded_row_leaves_every_denominator() {
     let device = Device::flex();
     let table = |values: [[f32; 2]; 2]| Tensor::<2>::from_floats(values, &device);

@@ -7,7 +7,8 @@ use crate::GrpoError;
 use crate::ratio::MAX_LOG_RATIO;
 use crate::surrogate::in_range;
 
-/// Level at which the ratio `w = pi_old / pi_sampler` is formed.
+/// Level at which the ratio `w = pi_old / pi_sampler` is formed (or that of the policy given with the sampler, see
+/// [`PolicyBatch::with_sampler_against`](crate::PolicyBatch::with_sampler_against)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SamplerLevel {
     /// One ratio per token.

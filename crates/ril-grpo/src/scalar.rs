@@ -216,8 +216,18 @@ pub fn surrogate(row: &ScalarRow<'_>, t: usize, config: &GrpoConfig) -> f64 {
 /// - `frozen`: the same at the point where the gradient is taken, see [`ScalarRow`]
 /// - output: a number, in the unit of the advantages (KL, entropy and cross-entropy in nats)
 pub fn policy_loss(batch: &ScalarBatch, log_probs: &[Vec<f64>], frozen: &[Vec<f64>], config: &GrpoConfig) -> f64 {
-    let mut loss = 0.0;
-    for i in 0..batch.completion_mask.len() {
+    policy_loss_terms(batch, log_probs, frozen, config).iter().sum()
+}
+
+/// What [`policy_loss`] adds up: for each trained token its policy, KL, entropy and cross-entropy terms as far as the
+/// settings ask for them, with their weights. Their size, not that of the sum, is what rounding is relative to.
+pub fn policy_loss_terms(
+    batch: &ScalarBatch,
+    log_probs: &[Vec<f64>],
+    frozen: &[Vec<f64>],
+    config: &GrpoConfig,
+) -> Vec<f64> {
+    let rows = (0..batch.completion_mask.len()).flat_map(|i| {
         let row = ScalarRow {
             log_probs: &log_probs[i],
             frozen: &frozen[i],
@@ -226,46 +236,44 @@ pub fn policy_loss(batch: &ScalarBatch, log_probs: &[Vec<f64>], frozen: &[Vec<f6
             advantage: batch.advantages[i],
             sampler_weights: batch.sampler_weights.as_ref().map_or(&[], |weights| &weights[i]),
         };
-        loss += row_loss(batch, i, &row, config);
-    }
-    loss
+        row_terms(batch, i, &row, config)
+    });
+    rows.collect()
 }
 
-fn row_loss(batch: &ScalarBatch, i: usize, row: &ScalarRow<'_>, config: &GrpoConfig) -> f64 {
-    let (mut row_sum, mut entropy, mut cross_entropy, mut tokens) = (0.0, 0.0, 0.0, 0.0);
-    let is_excluded = batch.roles[i].ratio == RowRatio::Excluded;
-    for t in (0..row.mask.len()).filter(|&t| row.mask[t]) {
-        tokens += 1.0;
-        if batch.roles[i].origin == RowOrigin::Teacher {
+fn row_terms(batch: &ScalarBatch, i: usize, row: &ScalarRow<'_>, config: &GrpoConfig) -> Vec<f64> {
+    let trained: Vec<usize> = (0..row.mask.len()).filter(|&t| row.mask[t]).collect();
+    let rows = batch.totals.sequences.max(1) as f64;
+    let divisor = match config.aggregation {
+        LossAggregation::TokenMean => batch.totals.tokens as f64,
+        LossAggregation::SeqMeanTokenMean => trained.len() as f64 * rows,
+        LossAggregation::SeqMeanTokenSum => rows,
+        LossAggregation::TokenSumOverBudget { max_completion_len } => rows * max_completion_len as f64,
+    };
+    let entropy_weight = config.entropy_coefficient / batch.totals.entropy_tokens.max(1) as f64;
+    let (policy_share, sft_share) = config.sft.map_or((1.0, 0.0), |sft| (1.0 - sft.weight, sft.weight));
+    let mut terms = Vec::new();
+    for t in trained {
+        if let (Some(sft), RowOrigin::Teacher) = (config.sft, batch.roles[i].origin) {
             let p = row.frozen[t].min(0.0).exp();
-            let weight = match config.sft.map(|sft| sft.token_weight) {
-                Some(SftTokenWeight::Uncertainty) => p * (1.0 - p),
-                _ => 1.0,
+            let weight = match sft.token_weight {
+                SftTokenWeight::Uncertainty => p * (1.0 - p),
+                SftTokenWeight::Uniform => 1.0,
             };
-            cross_entropy -= weight * row.log_probs[t];
+            terms.push(-sft_share * weight * row.log_probs[t] / batch.totals.sft_tokens.max(1) as f64);
         }
-        if is_excluded {
+        if batch.roles[i].ratio == RowRatio::Excluded {
             continue;
         }
-        row_sum += policy_term(batch, i, t, row, config);
+        terms.push(policy_share * policy_term(batch, i, t, row, config) / divisor);
         if config.beta != 0.0 {
-            row_sum += config.beta * kl_term(batch.ref_log_probs[i][t], t, row, config);
+            terms.push(policy_share * config.beta * kl_term(batch.ref_log_probs[i][t], t, row, config) / divisor);
         }
         if config.entropy_coefficient > 0.0 && batch.is_top_entropy.as_ref().is_none_or(|top| top[i][t]) {
-            entropy += batch.entropies[i][t];
+            terms.push(-policy_share * entropy_weight * batch.entropies[i][t]);
         }
     }
-    let rows = batch.totals.sequences.max(1) as f64;
-    let mut loss = match config.aggregation {
-        _ if tokens == 0.0 || is_excluded => 0.0,
-        LossAggregation::TokenMean => row_sum / batch.totals.tokens as f64,
-        LossAggregation::SeqMeanTokenMean => row_sum / tokens / rows,
-        LossAggregation::SeqMeanTokenSum => row_sum / rows,
-        LossAggregation::TokenSumOverBudget { max_completion_len } => row_sum / (rows * max_completion_len as f64),
-    };
-    loss -= config.entropy_coefficient * entropy / batch.totals.entropy_tokens.max(1) as f64;
-    let Some(sft) = config.sft else { return loss };
-    (1.0 - sft.weight) * loss + sft.weight * cross_entropy / batch.totals.sft_tokens.max(1) as f64
+    terms
 }
 
 /// Weighted policy-gradient term of a token.

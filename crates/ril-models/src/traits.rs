@@ -49,6 +49,17 @@ pub trait CausalLm {
         self
     }
 
+    /// Whether a forward with autodiff draws at random; none without does. Models that draw nothing say no.
+    fn has_dropout(&self) -> bool {
+        false
+    }
+
+    /// Layers with adapters and the scale of what each adds: with the weights, all that decides the outputs of models of one
+    /// architecture. A checkpoint of adapters alone is for a model with the same ones. Empty for models without adapters.
+    fn adapter_scales(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
+
     /// Ids that sampling must never produce (image and vision tokens).
     fn forbidden_ids(&self) -> &[u32];
 

@@ -120,7 +120,7 @@ impl<M: TrainableModel> DiscriminatorTrainer<M> {
             return Err(RilError::Config("discriminator pre-training needs groups and at least one step".into()));
         }
         Ok(Self {
-            learner: Learner::new(discriminator, optimizer),
+            learner: Learner::of_discriminator(discriminator, optimizer),
             groups,
             prompt,
             config,

@@ -1,6 +1,8 @@
 //! A model with its optimizer, stepped together and saved together.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use burn::module::{Module, ModuleDisplay, ModuleVisitor, Param, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
@@ -11,8 +13,10 @@ use rayon::prelude::*;
 use ril_gail::clip_global_norm;
 use ril_models::ChatModel;
 
+use crate::base::Base;
 use crate::config::OptimizerSettings;
 use crate::error::RilError;
+use crate::imitation::RilDiscriminator;
 
 /// AdamW with the epsilon and betas of the Python references.
 #[must_use]
@@ -31,6 +35,9 @@ pub struct Learner<M> {
     model: Option<M>,
     optimizer: ModuleOptimizer,
     settings: OptimizerSettings,
+    adapter_scales: BTreeMap<String, f64>,
+    // Made for the first checkpoint: what is frozen does not change.
+    base: OnceLock<Base>,
 }
 
 impl<M: std::fmt::Debug> std::fmt::Debug for Learner<M> {
@@ -64,7 +71,33 @@ impl ModuleVisitor for Trainable {
     }
 }
 
+impl<M: TrainableModel> Learner<M> {
+    /// `model` must stand on an autodiff device.
+    pub fn new(model: M, settings: OptimizerSettings) -> Self {
+        let adapter_scales = model.adapter_scales();
+        Self::with_scales(model, settings, adapter_scales)
+    }
+}
+
+impl<M: TrainableModel> Learner<RilDiscriminator<M>> {
+    /// `discriminator` must stand on an autodiff device.
+    pub fn of_discriminator(discriminator: RilDiscriminator<M>, settings: OptimizerSettings) -> Self {
+        let adapter_scales = discriminator.encoder().model.adapter_scales();
+        Self::with_scales(discriminator, settings, adapter_scales)
+    }
+}
+
 impl<M: Module> Learner<M> {
+    fn with_scales(model: M, settings: OptimizerSettings, adapter_scales: Vec<(String, f64)>) -> Self {
+        Self {
+            model: Some(model),
+            optimizer: adamw(&settings),
+            settings,
+            adapter_scales: adapter_scales.into_iter().collect(),
+            base: OnceLock::new(),
+        }
+    }
+
     /// Paths of the trainable parameters; `None` when all are.
     fn trainable(&self) -> Option<Vec<String>> {
         let mut trainable = Trainable::default();
@@ -72,9 +105,8 @@ impl<M: Module> Learner<M> {
         trainable.has_frozen.then_some(trainable.paths)
     }
 
-    /// `model` must stand on an autodiff device.
-    pub fn new(model: M, settings: OptimizerSettings) -> Self {
-        Self { model: Some(model), optimizer: adamw(&settings), settings }
+    fn base(&self) -> &Base {
+        self.base.get_or_init(|| Base::of(self.model(), self.adapter_scales.clone()))
     }
 
     /// The trainable model.
@@ -116,7 +148,7 @@ impl<M: Module> Learner<M> {
         Ok(norm)
     }
 
-    /// Lets `change` own model and optimizer for a moment.
+    /// Lets `change` own model and optimizer for a moment. It must leave frozen weights as they are.
     pub fn replace<T>(&mut self, change: impl FnOnce(M, &mut ModuleOptimizer) -> (M, T)) -> T {
         let model = self.model.take().expect("a learner holds its model between steps");
         let (model, value) = change(model, &mut self.optimizer);
@@ -138,13 +170,18 @@ impl<M: Module> Learner<M> {
     }
 
     /// Writes weights and optimizer state into `folder` with burn-train's checkpointer. Frozen weights are left out: they
-    /// are those of the model that the learner was made of.
+    /// are those of the model that the learner was made of. `NAME-base-STEP.json` says which those were: path, shape, type and the hash
+    /// of a sample of each, up to 1,024 values evenly apart; and the scales of the adapters. The device is asked for the samples once
+    /// in a learner's life; a tensor of 8 bits is made a float one for it.
     ///
     /// # Errors
     /// [`RilError::Checkpoint`] with the file.
     pub fn save(&self, folder: &Path, name: &str, step: usize) -> Result<(), RilError> {
         let record = match self.trainable() {
-            Some(paths) => self.model().clone().into_record_group(ParamGroup::from_paths(paths)),
+            Some(paths) => {
+                self.base().save(&base_file(folder, name, step))?;
+                self.model().clone().into_record_group(ParamGroup::from_paths(paths))
+            }
             None => self.model().clone().into_record(),
         };
         FileCheckpointer::new(folder, name).save(step, record).map_err(failed(folder, name, step))?;
@@ -153,22 +190,25 @@ impl<M: Module> Learner<M> {
         FileCheckpointer::new(folder, &name).save(step, state).map_err(failed(folder, &name, step))
     }
 
-    /// Restores what [`Learner::save`] wrote, into a model of the same architecture, with the same frozen weights.
+    /// Restores what [`Learner::save`] wrote, into a model of the same architecture, with the same frozen weights and scales
+    /// of adapters.
     ///
     /// # Errors
-    /// [`RilError::Checkpoint`] when files are missing, broken, or of another architecture; the learner is untouched
-    /// then.
+    /// [`RilError::Checkpoint`] when files are missing, broken, of another architecture, or of other frozen weights or
+    /// scales, as far as the samples show; the learner is untouched then.
     pub fn restore(&mut self, folder: &Path, name: &str, step: usize) -> Result<(), RilError> {
         let record: ModuleRecord =
             FileCheckpointer::new(folder, name).restore(step).map_err(failed(folder, name, step))?;
         let broken = |reason| RilError::checkpoint(checkpoint_file(folder, name, step))(reason);
-        let record = match self.trainable() {
-            Some(paths) if record.len() != paths.len() => {
+        let trainable = self.trainable();
+        if let Some(paths) = &trainable {
+            if record.len() != paths.len() {
                 let reason = format!("expected {} trainable tensors, got {}", paths.len(), record.len());
                 return Err(broken(reason));
             }
-            trainable => record.allow_partial(trainable.is_some()),
-        };
+            self.base().check(&base_file(folder, name, step))?;
+        }
+        let record = record.allow_partial(trainable.is_some());
         let model = self.model().clone().try_load_record(record).map_err(|error| broken(error.to_string()))?;
         let name = optimizer_name(name);
         let state = FileCheckpointer::new(folder, &name).restore(step).map_err(failed(folder, &name, step))?;
@@ -192,6 +232,11 @@ impl<M> std::fmt::Debug for Snapshot<M> {
 
 fn optimizer_name(name: &str) -> String {
     format!("{name}-optimizer")
+}
+
+/// Where it stands what a checkpoint leaves out.
+fn base_file(folder: &Path, name: &str, step: usize) -> PathBuf {
+    folder.join(format!("{name}-base-{step}.json"))
 }
 
 /// Where burn-train's checkpointer puts a record.

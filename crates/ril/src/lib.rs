@@ -43,6 +43,7 @@
 //! Benchmarks in VLMEvalKit's layout: [`vlmeval`].
 
 pub mod adapters;
+mod base;
 pub mod benchmark;
 pub mod config;
 pub mod data;

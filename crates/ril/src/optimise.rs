@@ -76,6 +76,11 @@ pub struct PolicyUpdate {
 /// policy is still the one that sampled, so that its own detached log-probs *are* the old ones and a forward pass is
 /// saved; the gradient is the same to the bit. `reference` is asked only when the KL has a weight.
 ///
+/// Samplers draw without dropout. Where the policy has some, a correction for the sampler therefore holds the sampler's log-probs against
+/// those of a pass without dropout: with one update a forward of its own, while the ratio stays that of the pass with the gradient and
+/// itself, exactly 1. With several updates that pass gives the old log-probs of the ratio too, whose numerator has dropout in every
+/// update. verl does both (`compute_log_prob` in evaluation mode, `on_policy`); TRL 1.16 makes that pass in training mode, unless `disable_dropout` is set.
+///
 /// # Errors
 /// The cores' and the model's own; [`RilError::Input`] when a row has another number of sampler log-probs than tokens, or a
 /// correction for the sampler lacks them;
@@ -155,6 +160,8 @@ struct Part {
     old_log_probs: Option<Tensor<2>>,
     ref_log_probs: Option<Tensor<2>>,
     sampler_log_probs: Option<Tensor<2>>,
+    /// Of the policy without dropout, for the correction; `None` where the old log-probs are those.
+    undropped_log_probs: Option<Tensor<2>>,
     advantages: Tensor<1>,
     mask: Tensor<2, Bool>,
     roles: Vec<RowRole>,
@@ -175,11 +182,14 @@ impl Part {
         let shape = [batch.rows(), batch.completion_len()];
         let score = |model| scorer(model, plan).token_log_probs(&batch);
         let old_log_probs = if plan.updates > 1 { Some(score(policy.view())?) } else { None };
+        let needs_undropped = plan.updates == 1 && plan.sampler_correction.is_some() && policy.model().has_dropout();
+        let undropped_log_probs = if needs_undropped { Some(score(policy.view())?) } else { None };
         let ref_log_probs = if plan.grpo.beta > 0.0 { Some(score(reference.clone())?) } else { None };
         let sampler_log_probs = if step.has_sampler { Some(sampler_table(rows, shape)?) } else { None };
         Ok(Self {
             old_log_probs,
             ref_log_probs,
+            undropped_log_probs,
             sampler_log_probs: sampler_log_probs.map(|data| Tensor::from_data(data, &device)),
             advantages: Tensor::from_data(TensorData::new(advantages.to_vec(), [shape[0]]), &device),
             mask: Tensor::from_data(TensorData::new(batch.completion_mask.clone(), shape), &device),
@@ -200,9 +210,11 @@ impl Part {
         } else {
             PolicyBatch::with_totals(old, reference, advantages, mask, step.totals)?
         };
-        match &self.sampler_log_probs {
-            Some(sampler) => batch.with_sampler(sampler.clone(), step.plan.sampler_correction),
-            None => Ok(batch),
+        let correction = step.plan.sampler_correction;
+        match (self.sampler_log_probs.clone(), self.undropped_log_probs.clone()) {
+            (Some(sampler), Some(undropped)) => batch.with_sampler_against(undropped, sampler, correction),
+            (Some(sampler), None) => batch.with_sampler(sampler, correction),
+            (None, _) => Ok(batch),
         }
     }
 }

@@ -80,7 +80,7 @@ impl<M: TrainableModel, J: Judge + Sync> RilTrainer<M, J> {
         Ok(Self {
             reference: policy.valid(),
             policy: Learner::new(policy, config.policy.clone()),
-            discriminator: discriminator.map(|d| Learner::new(d, config.discriminator.clone())),
+            discriminator: discriminator.map(|d| Learner::of_discriminator(d, config.discriminator.clone())),
             replay: config.replay.map(StudentReplay::new).transpose()?,
             data: Arc::new(data),
             config,
@@ -92,6 +92,12 @@ impl<M: TrainableModel, J: Judge + Sync> RilTrainer<M, J> {
     #[must_use]
     pub fn policy(&self) -> M {
         self.policy.view()
+    }
+
+    /// The discriminator as it is now, without autodiff; `None` where there is none.
+    #[must_use]
+    pub fn discriminator(&self) -> Option<RilDiscriminator<M>> {
+        self.discriminator.as_ref().map(Learner::view)
     }
 
     /// The next step's groups: samples of `rollout` and cached teacher responses to the questions whose turn it is.

@@ -25,9 +25,13 @@ pub fn student() -> Qwen2_5Vl {
 
 /// The same, frozen below adapters with dropout on every linear layer.
 pub fn adapted_student() -> Qwen2_5Vl {
+    student().with_lora(&adapters(), 11).unwrap()
+}
+
+/// Settings of its adapters.
+pub fn adapters() -> LoraConfig {
     let targets = TargetModules::AllLinear;
-    let lora = LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, target_modules: targets, ..LoraConfig::default() };
-    student().with_lora(&lora, 11).unwrap()
+    LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, target_modules: targets, ..LoraConfig::default() }
 }
 
 pub fn examples() -> Vec<Example> {

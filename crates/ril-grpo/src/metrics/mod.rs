@@ -50,9 +50,9 @@ pub struct SamplerColumns {
     pub level: Option<SamplerLevel>,
     /// Number of trained tokens that the sampler gave a log-probability for.
     pub tokens: Tensor<1>,
-    /// Sum of `|old - sampler|`, nats.
+    /// Sum of `|policy - sampler|`, nats; the policy's are the old ones, or those given with the sampler's.
     pub difference_sum: Tensor<1>,
-    /// Largest `|old - sampler|`, nats.
+    /// Largest `|policy - sampler|`, nats.
     pub difference_max: Tensor<1>,
     /// Sum of the correction's weights over tokens, or the row's weight; 0 without a correction, like the next two.
     pub weight_sum: Tensor<1>,
@@ -67,7 +67,8 @@ impl SamplerColumns {
         let padding = batch.padding();
         let column = |t: Tensor<2>| t.squeeze_dim::<1>(1);
         let missing = padding.clone().bool_or(sampler.log_probs.clone().is_nan());
-        let difference = sampler_difference(batch.old_log_probs(), sampler.log_probs.clone(), padding.clone()).abs();
+        let policy = sampler.policy_log_probs.clone();
+        let difference = sampler_difference(policy, sampler.log_probs.clone(), padding.clone()).abs();
         let level = sampler.correction.map(|correction| correction.level);
         // An empty table has no largest value.
         let edge = |table: Tensor<2>, edge: fn(Tensor<2>) -> Tensor<2>| {
@@ -139,9 +140,9 @@ pub struct SamplerRow {
     pub level: Option<SamplerLevel>,
     /// Number of trained tokens that the sampler gave a log-probability for.
     pub tokens: f64,
-    /// Sum of `|old - sampler|`, nats.
+    /// Sum of `|policy - sampler|`, nats.
     pub difference_sum: f64,
-    /// Largest `|old - sampler|`, nats.
+    /// Largest `|policy - sampler|`, nats.
     pub difference_max: f64,
     /// Sum of the correction's weights over tokens, or the row's weight.
     pub weight_sum: f64,

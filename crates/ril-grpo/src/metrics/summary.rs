@@ -36,9 +36,9 @@ pub struct PolicySummary {
 /// How far the sampler's distribution is from the trainer's.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct SamplerSummary {
-    /// Mean of `|old - sampler|` over tokens, nats.
+    /// Mean of `|policy - sampler|` over tokens, nats.
     pub difference_mean: f64,
-    /// Largest `|old - sampler|` of a token, nats.
+    /// Largest `|policy - sampler|` of a token, nats.
     pub difference_max: f64,
     /// Weights of the correction, over tokens or rows; `None` without a correction.
     pub weights: Option<Spread>,

@@ -214,6 +214,12 @@ pub(crate) fn merge(layers: Vec<Layer<'_>>) -> Result<(), ModelError> {
     Ok(())
 }
 
+/// Names of the layers with adapters, and their scales.
+pub(crate) fn scales(layers: Vec<Layer<'_>>) -> Vec<(String, f64)> {
+    let scale = |layer: Layer<'_>| Some((layer.name().to_string(), layer.linear.lora.as_ref()?.scale));
+    layers.into_iter().filter_map(scale).collect()
+}
+
 /// Sets the seeds of one forward.
 pub(crate) fn set_dropout(layers: Vec<Layer<'_>>, share: f64, seed: u64) {
     for (number, Layer { linear, .. }) in layers.into_iter().enumerate() {

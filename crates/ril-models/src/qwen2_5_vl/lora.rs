@@ -99,6 +99,11 @@ impl Qwen2_5Vl {
         self.lora.as_ref().map(|lora| &*lora.config)
     }
 
+    pub(super) fn scales_of_adapters(&self) -> Vec<(String, f64)> {
+        // A copy shares storage.
+        lora::scales(self.clone().layers())
+    }
+
     /// The model for one forward of training, if its adapters have dropout; no other forward has any.
     pub(super) fn with_dropout(&self, input: &ModelInput) -> Option<Self> {
         let lora = self.lora.as_ref()?;

@@ -357,6 +357,14 @@ impl CausalLm for Qwen2_5Vl {
         Self { lora: self.lora.map(|lora| lora.at_step(step)), ..self }
     }
 
+    fn has_dropout(&self) -> bool {
+        self.lora_config().is_some_and(|lora| lora.dropout > 0.0)
+    }
+
+    fn adapter_scales(&self) -> Vec<(String, f64)> {
+        self.scales_of_adapters()
+    }
+
     fn forbidden_ids(&self) -> &[u32] {
         &self.parts.forbidden_ids
     }
