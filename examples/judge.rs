@@ -5,12 +5,16 @@
 //!
 //! Without a server the judge is the one by rules. Lines: {"question", "reference", "response", "is_right"}.
 
+#[path = "asking.rs"]
+mod asking;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use asking::Asking;
 use clap::{Parser, ValueEnum};
-use ril::client::{ChatClient, ChatRequest, ClientConfig};
+use ril::client::ChatRequest;
 use ril::data::read_lines;
 use ril::reward::{
     Agreement, AnswerStore, HttpJudge, Judge, LabelledAnswer, PromptTemplate, RuleJudge, Sample, Verdict, judge_answers,
@@ -43,12 +47,8 @@ struct Args {
     /// Further fields of each request, a JSON object: the verdict's form, for servers that can hold a model to one
     #[arg(long, value_parser = fields, default_value = "{}")]
     extra: serde_json::Map<String, serde_json::Value>,
-    /// Requests under way at once
-    #[arg(long, default_value_t = 16)]
-    at_once: usize,
-    /// Environment variable that holds the key
-    #[arg(long)]
-    api_key_env: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
     /// Show each answer that the judge sees otherwise than its label, and each one without a verdict
     #[arg(long)]
     show: bool,
@@ -57,7 +57,7 @@ struct Args {
 /// The embedded prompts.
 #[derive(Clone, Copy, ValueEnum)]
 enum Prompt {
-    /// A short reason, then the verdict, as in Fig. 4 of the RIL paper.
+    /// A short reason, then the verdict: what Fig. 4 of the RIL paper asks for, in our words.
     Reasoned,
     /// The verdict alone.
     Short,
@@ -97,12 +97,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
 
 fn judge(args: &Args) -> Result<Box<dyn Judge>, Box<dyn std::error::Error>> {
     let Some(model) = &args.model else { return Ok(Box::new(RuleJudge::default())) };
-    let config = ClientConfig {
-        api_key_env: args.api_key_env.clone(),
-        max_in_flight: args.at_once,
-        ..ClientConfig::new(&args.servers)
-    };
-    let client = ChatClient::with_observer(config, |retry| eprintln!("{retry}"))?;
+    let client = args.asking.client(&args.servers, args.asking.api_key_env.as_ref())?;
     let template = match (&args.prompt_file, args.prompt) {
         (Some(path), _) => PromptTemplate::parse(&std::fs::read_to_string(path)?)?,
         (None, Prompt::Reasoned) => PromptTemplate::judge(),

@@ -7,11 +7,15 @@
 //! Run it again with the same arguments after a kill: it asks for what is missing. Run it for each teacher, with the same
 //! `--out`.
 
+#[path = "asking.rs"]
+mod asking;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use asking::Asking;
 use clap::Parser;
-use ril::client::{ChatClient, ChatMessage, ChatRequest, ChatRole, ClientConfig};
+use ril::client::{ChatClient, ChatMessage, ChatRequest, ChatRole};
 use ril::data::read_records;
 use ril::monitor::{Monitor, MonitorMode};
 use ril::server::{TeachPlan, TeachReport, teach};
@@ -58,18 +62,8 @@ struct Args {
     /// Seed of the sampling
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Requests under way at once
-    #[arg(long, default_value_t = 16)]
-    at_once: usize,
-    /// Requests begun a second
-    #[arg(long)]
-    per_second: Option<f64>,
-    /// Seconds that one attempt may take
-    #[arg(long, default_value_t = 600.0)]
-    timeout: f64,
-    /// Environment variable that holds the key
-    #[arg(long)]
-    api_key_env: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
     /// Progress: terminal UI, plain lines, nothing
     #[arg(long, default_value = "plain")]
     monitor: MonitorMode,
@@ -88,14 +82,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<TeachReport, Box<dyn std::error::Error>> {
     let records = read_records(&args.data)?;
-    let config = ClientConfig {
-        api_key_env: args.api_key_env.clone(),
-        max_in_flight: args.at_once,
-        requests_per_second: args.per_second,
-        timeout_s: args.timeout,
-        ..ClientConfig::new(&args.servers)
-    };
-    let client = ChatClient::with_observer(config, |retry| eprintln!("{retry}"))?;
+    let client = args.asking.client(&args.servers, args.asking.api_key_env.as_ref())?;
     let plan = plan(args, &client)?;
     let total = records.len() * plan.responses;
     let mut monitor = Monitor::new(args.monitor);

@@ -194,7 +194,7 @@ fn a_users_files_are_checked_before_a_run_and_when_it_goes_on() {
         folder.path().display()
     );
     for (text, message) in [
-        (responses(0..1), "cached responses of teacher a, got 0"),
+        (responses(0..1), "responses of teacher a, got 0"),
         (responses(0..7), "line 19: there is no question with id 6"),
         (String::new(), "no teacher responses"),
     ] {
@@ -335,7 +335,12 @@ fn servers_that_cannot_be_are_refused_before_a_run() {
         ("--judge-model j", "--judge-server"),
         ("--rollout-server http://a", "--rollout-model"),
         ("--teacher-server http://a --teacher-model t --teacher-answers 0", "--teacher-answers"),
+        ("--teacher-server http://a --teacher-model t --requests-per-second 0", "requests_per_second"),
         ("--teacher-model t", "--teacher-server"),
+        (
+            "--sft-steps 3 --lora-rank 2 --rollout-server http://a --rollout-model s --adapter-folder /here",
+            "--sft-steps",
+        ),
         ("--teacher-key-env K", "--teacher-server"),
         ("--teacher-server http://a --teacher-model a", "holds answers of a, who is to answer"),
     ] {

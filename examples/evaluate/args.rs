@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Parser};
 use ril::monitor::MonitorMode;
 
+use crate::asking::Asking;
 use crate::device::DeviceName;
 
 /// Put a benchmark in VLMEvalKit's layout to a model, and score it by VLMEvalKit's rules
@@ -51,15 +52,14 @@ pub struct Args {
     /// The judge, as its server names it
     #[arg(long, value_name = "NAME", requires = "judge_server")]
     pub judge_model: Option<String>,
-    /// Requests under way at once
-    #[arg(long, default_value_t = 16)]
-    pub requests_at_once: usize,
     /// Send the fields of OpenAI's protocol alone: no top_k, no repetition_penalty. May change answers: a setting of the run
     #[arg(long)]
     pub openai_fields_only: bool,
-    /// Environment variable that holds the key of the servers
-    #[arg(long)]
-    pub api_key_env: Option<String>,
+    /// Environment variable that holds the key of the judge's server; --api-key-env is the one of --server
+    #[arg(long, value_name = "VARIABLE", requires = "judge_server")]
+    pub judge_key_env: Option<String>,
+    #[command(flatten)]
+    pub asking: Asking,
     /// Longest answer, stop token included; VLMEvalKit's for Qwen2.5-VL
     #[arg(long, default_value_t = 2048)]
     pub max_new_tokens: usize,

@@ -8,15 +8,16 @@
 //! Every answer is on the disk before the next one comes: stop it with Ctrl-C, and the same command goes on.
 
 mod args;
+#[path = "../asking.rs"]
+mod asking;
 #[path = "../device.rs"]
 mod device;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use args::Args;
 use clap::Parser;
-use ril::client::{ChatClient, ClientConfig};
 use ril::models::Qwen2_5Vl;
 use ril::models::generate::SamplingParams;
 use ril::monitor::Monitor;
@@ -49,7 +50,7 @@ fn run(args: &Args) -> Result<(), RilError> {
     };
     let kind = args.kind.as_deref().map_or_else(|| Kind::of_file(file), Kind::named)?;
     let (folder, sampling) = (args.folder(), SamplingParams::greedy(args.max_new_tokens));
-    let who = Who::new(args.model.as_deref(), &args.server, args.server_model.as_deref(), args)?;
+    let who = Who::model(args)?;
     let who = who.ok_or_else(|| RilError::Config("give --model or --server".into()))?;
     let table = Table::read(file)?;
     let (name, identity) = (who.name(args), who.identity(args)?);
@@ -85,25 +86,27 @@ enum Who {
 }
 
 impl Who {
-    /// `None` when neither a folder nor a server is given.
-    fn new(
-        folder: Option<&Path>,
-        servers: &[String],
-        model: Option<&str>,
-        args: &Args,
-    ) -> Result<Option<Self>, RilError> {
-        let Some(model) = model.filter(|_| !servers.is_empty()) else {
-            return Ok(folder.map(|folder| Self::Folder(folder.to_path_buf())));
-        };
-        let config = ClientConfig {
-            api_key_env: args.api_key_env.clone(),
-            max_in_flight: args.requests_at_once,
-            ..ClientConfig::new(servers)
-        };
-        let client = ChatClient::with_observer(config, |retry| eprintln!("{retry}"));
+    /// The model under evaluation; `None` when neither a folder nor a server is given.
+    fn model(args: &Args) -> Result<Option<Self>, RilError> {
+        match &args.server_model {
+            Some(model) => Self::served(&args.server, model, args.asking.api_key_env.as_ref(), args).map(Some),
+            None => Ok(args.model.clone().map(Self::Folder)),
+        }
+    }
+
+    /// The judge, if there is one.
+    fn judge(args: &Args) -> Result<Option<Self>, RilError> {
+        match &args.judge_model {
+            Some(model) => Self::served(&args.judge_server, model, args.judge_key_env.as_ref(), args).map(Some),
+            None => Ok(args.judge.clone().map(Self::Folder)),
+        }
+    }
+
+    fn served(servers: &[String], model: &str, key_env: Option<&String>, args: &Args) -> Result<Self, RilError> {
+        let client = args.asking.client(servers, key_env);
         let client = client.map_err(|error| RilError::Config(error.to_string()))?;
         let fields = if args.openai_fields_only { RequestFields::OpenAi } else { RequestFields::All };
-        Ok(Some(Self::Server(ServerAnswerer { client, model: model.into(), fields })))
+        Ok(Self::Server(ServerAnswerer { client, model: model.into(), fields }))
     }
 
     /// As tables name it.
@@ -151,7 +154,7 @@ fn ask(evaluation: &Evaluation, who: &Who, args: &Args, monitor: &mut Monitor) -
 }
 
 fn judge(evaluation: &Evaluation, args: &Args, monitor: &mut Monitor) -> Result<Outcome, RilError> {
-    let who = Who::new(args.judge.as_deref(), &args.judge_server, args.judge_model.as_deref(), args)?;
+    let who = Who::judge(args)?;
     let Some(who) = who else { return Ok(Outcome::Finished) };
     let open = evaluation.open_for_judge()?;
     let mut judge: Option<Box<dyn Answerer>> = None;

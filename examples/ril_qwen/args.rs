@@ -211,6 +211,12 @@ impl Settings {
         if self.model.is_some() && self.teacher_responses.is_none() && self.servers.teacher_model.is_none() {
             return Err("--model: expected --teacher-responses or a --teacher-server too".into());
         }
+        if self.servers.rollout_model.is_some() && (self.sft_steps() > 0 || self.model.is_none()) {
+            // Nothing tells whether the sampler has other weights below its adapters.
+            return Err("--rollout-server: expected --model and no --sft-steps, as the sampler serves what the loops start from; \
+                        fine-tune in a run of its own and take its models/sft as --model"
+                .into());
+        }
         match counts.iter().find(|(_, count)| *count == 0) {
             Some((flag, _)) => Err(format!("{flag}: expected at least 1, got 0")),
             None => self.lora().map_or(Ok(()), |lora| lora.validate().map_err(|error| error.to_string())),

@@ -53,7 +53,11 @@ pub fn table(settings: &Settings, world: &World) -> Vec<(String, String)> {
         table.push(("judge", format!("{model}, {} prompt", servers.judge_prompt.name())));
     }
     if let Some(model) = &servers.teacher_model {
-        table.push(("teacher on a server", format!("{model}, {} answers a question", servers.teacher_answers)));
+        let (answers, tokens) = (servers.teacher_answers, servers.teacher_max_tokens);
+        table.push((
+            "teacher on a server",
+            format!("{model}, {answers} answers a question, of {tokens} tokens at most"),
+        ));
     }
     if let Some(model) = &servers.rollout_model {
         let time = if servers.sample_ahead { "one step ahead" } else { "before each step" };
@@ -145,7 +149,8 @@ mod tests {
                    --checkpoint-every 4 --lora-rank 4 --lora-alpha 6.5 --judge-server http://a --judge-server http://b \
                    --judge-model j --judge-prompt short --judge-max-tokens 9 --rollout-server http://c --rollout-model s \
                    --adapter-folder /tmp/a --sample-ahead --requests-at-once 5 --request-timeout 2.5 --request-attempts 3 --judge-key-env J --rollout-key-env R \
-                   --teacher-key-env T --teacher-server http://d --teacher-answers 2 --teacher-max-tokens 5";
+                   --teacher-key-env T --teacher-server http://d --teacher-answers 2 --teacher-max-tokens 5 \
+                   --teacher-samples-per-request 1 --requests-per-second 2.5";
         for flags in [
             String::new(),
             all.into(),

@@ -39,6 +39,9 @@ pub struct Places {
     /// Requests under way at once, to each kind of server [default: 16]
     #[arg(long, value_name = "N")]
     pub requests_at_once: Option<usize>,
+    /// Requests begun a second, to each kind of server [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub requests_per_second: Option<f64>,
     /// Seconds that one attempt of a request may take [default: 600]
     #[arg(long, value_name = "SECONDS")]
     pub request_timeout: Option<f64>,
@@ -100,6 +103,7 @@ impl Places {
             teacher_key_env: self.teacher_key_env.or(other.teacher_key_env),
             rollout_key_env: self.rollout_key_env.or(other.rollout_key_env),
             requests_at_once: self.requests_at_once.or(other.requests_at_once),
+            requests_per_second: self.requests_per_second.or(other.requests_per_second),
             request_timeout: self.request_timeout.or(other.request_timeout),
             request_attempts: self.request_attempts.or(other.request_attempts),
         }
@@ -116,6 +120,7 @@ impl Places {
         let config = ClientConfig {
             api_key_env: self.key_env(role).cloned(),
             max_in_flight: self.requests_at_once.unwrap_or(16),
+            requests_per_second: self.requests_per_second,
             timeout_s: self.request_timeout.unwrap_or(600.0),
             retry,
             ..usual
@@ -130,5 +135,6 @@ impl Places {
 /// Adds a line to a log. What cannot be logged must not stop a run.
 pub fn note(log: &std::path::Path, line: &str) {
     let file = File::options().create(true).append(true).open(log).ok();
-    let _ = file.map(|mut file| writeln!(file, "{line}"));
+    // In one write: several threads may have something to say.
+    let _ = file.map(|mut file| file.write_all(format!("{line}\n").as_bytes()));
 }

@@ -55,7 +55,9 @@ impl Recipe {
     /// # Errors
     /// The stages' own.
     pub fn carry_out(mut self) -> Result<Outcome, RilError> {
-        match self.stages() {
+        let arms = self.stages();
+        self.world.end_feed();
+        match arms {
             Ok(arms) => {
                 outcome::write(&self.run, &self.settings, &self.world, &arms)?;
                 Ok(Outcome::Finished)
@@ -172,7 +174,12 @@ impl Recipe {
                 Group { question: question.clone(), responses }
             }))
         });
-        let groups = groups.filter_map(Result::transpose).collect::<Result<_, RilError>>()?;
+        let groups: Vec<Group> = groups.filter_map(Result::transpose).collect::<Result<_, RilError>>()?;
+        if groups.is_empty() {
+            let message =
+                format!("teachers have nothing to say to any of {} questions: see servers.log", questions.len());
+            return Err(RilError::Input(message).into());
+        }
         let discriminator = discriminator_from(student.clone(), seed, &self.device.clone().autodiff());
         let length = PretrainPlan { groups_per_step, total_steps: plan.steps, seed };
         let prompt = (config.prompt.clone(), config.gail_for(cache.teachers())?);

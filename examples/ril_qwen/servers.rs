@@ -48,10 +48,13 @@ pub struct ServerSettings {
     /// Answers of that teacher to each question
     #[arg(long, default_value_t = 4)]
     pub teacher_answers: usize,
+    /// Answers asked for in one request to that teacher; 1 for servers that know no `n` [default: all]
+    #[arg(long, value_name = "N")]
+    pub teacher_samples_per_request: Option<usize>,
     /// Longest answer of that teacher, in tokens; longer ones are asked for again
     #[arg(long, default_value_t = 1024)]
     pub teacher_max_tokens: usize,
-    /// The student before the loops (models/sft of this run, or what it started from), as the sampling server names it
+    /// The student, as the sampling server names it: what --model is
     #[arg(long, requires = "lora_rank", value_name = "NAME")]
     pub rollout_model: Option<String>,
     /// Sample a step's answers while the step before is computed: one step stale, corrected by importance
@@ -92,6 +95,7 @@ impl Default for ServerSettings {
             judge_extra: None,
             teacher_model: None,
             teacher_answers: 4,
+            teacher_samples_per_request: None,
             teacher_max_tokens: 1024,
             rollout_model: None,
             sample_ahead: false,
@@ -140,6 +144,7 @@ impl ServerSettings {
         let counts = [
             ("--judge-max-tokens", self.judge_max_tokens),
             ("--teacher-answers", self.teacher_answers),
+            ("--teacher-samples-per-request", self.teacher_samples_per_request.unwrap_or(1)),
             ("--teacher-max-tokens", self.teacher_max_tokens),
         ];
         if let Some((flag, _)) = counts.iter().find(|(_, count)| *count == 0) {
@@ -195,13 +200,11 @@ impl ServerSettings {
             teacher: model.clone(),
             request,
             responses: self.teacher_answers,
-            samples_per_request: self.teacher_answers,
+            samples_per_request: self.teacher_samples_per_request.unwrap_or(self.teacher_answers),
             tries: 3,
             seed: 0,
         };
-        let tell = move |teacher: &str, error: &RilError| {
-            note(&log, &format!("left out, as teacher {teacher} will not have it: {}", explain(error)));
-        };
+        let tell = move |teacher: &str, error: &RilError| note(&log, &format!("teacher {teacher}: {}", explain(error)));
         let feed = TeacherFeed::start(vec![(client, plan)], records, &run.file(TEACHER_FILE), tell)?;
         Ok(Some(Arc::new(feed)))
     }

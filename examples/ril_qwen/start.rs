@@ -1,6 +1,7 @@
 //! A run begins, or goes on: everything is checked before anything is written.
 
 use std::error::Error;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ril::models::files::write_atomic;
@@ -33,10 +34,10 @@ struct Begun {
 ///
 /// # Errors
 /// Anything that is wrong with settings or files; a new run leaves no trace then, unless it had begun.
-pub fn start(args: &Args, monitor: Monitor) -> Result<Outcome, Box<dyn Error>> {
+pub fn start(args: &Args, mut monitor: Monitor) -> Result<Outcome, Box<dyn Error>> {
     if args.train_teachers {
         let device = args.device.unwrap_or_default().open()?;
-        teachers::train(args.settings().seed, &device, &mut { monitor })?;
+        teachers::train(args.settings().seed, &device, &mut monitor)?;
         return Ok(Outcome::Finished);
     }
     let (folder, settings) = match &args.resume {
@@ -54,8 +55,10 @@ pub fn start(args: &Args, monitor: Monitor) -> Result<Outcome, Box<dyn Error>> {
     let run = RunFolder::open(&folder, settings.checkpoint_every)?;
     let command = how_to_go_on(args, &folder, &settings);
     let judge = settings.servers.judge(&run)?;
-    world.begin_feed(&settings, &run)?;
-    let outcome = Recipe { run, settings, device, monitor, world, judge }.carry_out()?;
+    let outcome = match world.begin_feed(&settings, &run, &mut monitor)? {
+        ControlFlow::Continue(()) => Recipe { run, settings, device, monitor, world, judge }.carry_out()?,
+        ControlFlow::Break(()) => Outcome::Interrupted,
+    };
     if outcome == Outcome::Interrupted {
         println!("Stopped. Go on with: {command}");
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use ril::data::{Record, hold_out, read_questions, read_records};
 use ril::models::Qwen2_5Vl;
-use ril::{Question, RilError, SftExample, TeacherCache};
+use ril::{Question, Response, RilError, SftExample, TeacherCache};
 
 use crate::args::Settings;
 use crate::plan::{loop_config, own_sft, pretraining_questions};
@@ -43,17 +43,22 @@ pub fn world(settings: &Settings, model: &Path, data: &Path, device: &Device) ->
     Ok(World { student, lessons, train, held_out, teachers, cache: Some(cache), feed: None })
 }
 
-/// One teacher answer to each question, teachers taking turns.
+/// One teacher answer to each question that has one, teachers taking turns.
 ///
 /// # Errors
-/// The cache's.
+/// The cache's; [`RilError::Input`] when there is none at all.
 pub fn examples(world: &World) -> Result<Vec<SftExample>, RilError> {
     let (Some(cache), student) = (&world.cache, &world.student) else { return Ok(Vec::new()) };
-    let example = |(i, question): (usize, &Question)| {
-        let response = cache.responses_if_any(question, 1, i, student)?.map(|mut responses| responses.remove(0));
-        Ok(response.map(|r| SftExample { prompt: question.prompt.clone(), completion: r.token_ids }))
-    };
-    world.train.iter().enumerate().filter_map(|question| example(question).transpose()).collect()
+    let mut examples = Vec::new();
+    for (i, question) in world.train.iter().enumerate() {
+        let responses = cache.responses_if_any(question, 1, i, student)?.unwrap_or_default();
+        let example = |r: Response| SftExample { prompt: question.prompt.clone(), completion: r.token_ids };
+        examples.extend(responses.into_iter().map(example));
+    }
+    if examples.is_empty() {
+        return Err(RilError::Input("teachers have nothing to say to any training question: see servers.log".into()));
+    }
+    Ok(examples)
 }
 
 /// The training questions that a run asks its teachers about, in the order in which it needs the answers.

@@ -105,22 +105,37 @@ impl World {
         Ok(Self { student, lessons, train, held_out, teachers, cache: None, feed: None })
     }
 
-    /// Lets the teacher behind a server begin.
+    /// Lets the teacher behind a server begin, and waits for its answers to the first question: what is wrong with it shows before anything
+    /// is trained. Breaks when the user asks to stop.
     ///
     /// # Errors
-    /// Its client's, and those of the files.
-    pub fn begin_feed(&mut self, settings: &Settings, run: &RunFolder) -> Result<(), RilError> {
+    /// Its client's and its own, and those of the files.
+    pub fn begin_feed(
+        &mut self,
+        settings: &Settings,
+        run: &RunFolder,
+        monitor: &mut Monitor,
+    ) -> Result<ControlFlow<()>, RilError> {
         let Some(data) = settings.data.as_deref().filter(|_| settings.servers.teacher_model.is_some()) else {
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         };
         let records = user::in_turn(settings, data, &self.train)?;
+        let first = records.first().and_then(|(_, record)| record.id.clone());
         self.feed = settings.servers.feed(run, records)?;
         if let Some(feed) = &self.feed {
             let teacher = |name: &String| Teacher { name: name.clone(), model: None };
             self.teachers.extend(feed.teachers().iter().map(teacher));
             self.cache = self.cache.take().map(|cache| feed.join(cache));
         }
-        Ok(())
+        let first: Vec<Question> = self.train.iter().filter(|q| Some(&q.id) == first.as_ref()).cloned().collect();
+        self.await_teacher(&first, monitor)
+    }
+
+    /// Says so where answers are under way that the end of the run must wait for.
+    pub fn end_feed(&self) {
+        if let Some(feed) = self.feed.as_ref().filter(|feed| !feed.is_finished()) {
+            println!("Waiting for the answers of {} that are under way.", feed.teachers().join(", "));
+        }
     }
 
     /// Waits for the answers of the teacher behind a server to these questions; breaks when the user asks to stop.

@@ -33,7 +33,7 @@ fn a_question_without_teacher_answers_is_named() {
     let data = TrainingData { questions, teachers: TeacherCache::default(), judge: RuleJudge::default() };
     let discriminator = discriminator_from(student.clone(), 5, &Device::flex().autodiff());
     let error = RilTrainer::new(student, Some(discriminator), data, config()).unwrap_err();
-    assert!(error.to_string().starts_with("question q-0: expected 1 cached responses"), "{error}");
+    assert!(error.to_string().starts_with("question q-0: expected 1 responses"), "{error}");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn broken_teacher_files_are_refused_with_the_line() {
     assert_eq!(cache.texts("1", 0), ["it is 3"]);
     cache.check_covers(&questions[..1]).unwrap();
     let error = cache.check_covers(&questions).unwrap_err().to_string();
-    assert_eq!(error, "question 2: expected 1 cached responses of teacher a, got 0");
+    assert_eq!(error, "question 2: expected 1 responses of teacher a, got 0");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use burn::tensor::Device;
 use ril::client::{ChatClient, ChatMessage, ChatRequest, ChatRole};
@@ -184,7 +185,12 @@ fn whole_end(bytes: &[u8], cut: usize) -> usize {
 
 #[test]
 fn stopping_keeps_what_came_and_teachers_share_a_file() {
-    let (data, server) = (Data::new(), teacher());
+    let data = Data::new();
+    // Slow enough that a stop is heard before all is done.
+    let server = Server::new(|_, body| {
+        let texts: Vec<String> = (0..samples(body)).map(|i| format!("Answer {} {i}", body["seed"])).collect();
+        says(&texts).set_delay(Duration::from_millis(30))
+    });
     let client = client(&[&server]);
     let stop = |there: usize| if there >= 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
     let report = teach(&client, &plan("big"), &data.records, &data.out(), stop).unwrap();
@@ -220,7 +226,10 @@ fn a_question_that_is_refused_hinders_no_other_and_is_told() {
     let error = data.teach(&client(&[&server]), &plan("big")).unwrap_err();
     let told = ril::explain(&error);
     assert!(told.contains("question q0") && told.contains("this model reads no images"), "{told}");
-    assert_eq!(data.counts().len(), QUESTIONS - 1);
+    assert_eq!(data.counts().into_values().collect::<Vec<_>>(), [3; QUESTIONS - 1]);
+    // Nothing in the file keeps it from being asked again.
+    assert!(data.teach(&client(&[&teacher()]), &plan("big")).is_ok());
+    assert_eq!(data.counts().into_values().collect::<Vec<_>>(), [3; QUESTIONS]);
 }
 
 #[test]

@@ -4,6 +4,9 @@
 #[path = "../../examples/evaluate/args.rs"]
 mod args;
 mod arguments;
+#[allow(dead_code, reason = "the tests ask no server")]
+#[path = "../../examples/asking.rs"]
+mod asking;
 #[path = "../../examples/evaluate_data/chart.rs"]
 mod chart;
 #[path = "../../examples/evaluate_data/charts.rs"]

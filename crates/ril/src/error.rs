@@ -88,8 +88,8 @@ pub enum RilError {
         /// What it should hold.
         what: &'static str,
     },
-    /// A question for which a teacher has too few cached responses.
-    #[error("question {question}: expected {expected} cached responses of teacher {teacher}, got {got}")]
+    /// A question for which a teacher has too few responses.
+    #[error("question {question}: expected {expected} responses of teacher {teacher}, got {got}")]
     TeacherResponses {
         /// Question id.
         question: String,

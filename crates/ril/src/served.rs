@@ -128,13 +128,19 @@ where
             self.followed = Some(step);
         }
         let (draw, sampled) = self.draw(step)?;
-        let groups = self.trainer.groups(draw.clone(), sampled.clone())?;
+        let groups = match self.trainer.groups(draw.clone(), sampled.clone()) {
+            Ok(groups) => groups,
+            Err(error) => {
+                self.ahead = Some((draw, sampled));
+                return Err(error);
+            }
+        };
         let is_ahead = self.time == SampleTime::DuringStepBefore && step + 1 < self.trainer.total_steps();
         let next = is_ahead.then(|| self.trainer.draw(step + 1));
         let (trainer, rollout) = (&mut self.trainer, &mut self.rollout);
         let (metrics, ahead) = std::thread::scope(|scope| {
             let ahead = next.map(|draw| scope.spawn(move || draw.sample(rollout).map(|sampled| (draw, sampled))));
-            let metrics = trainer.step_on(&groups);
+            let metrics = trainer.step_or_pass(&groups);
             (metrics, ahead.map(|ahead| ahead.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
         });
         if metrics.is_err() {

@@ -85,6 +85,11 @@ impl TeacherCache {
         self
     }
 
+    /// Whether some teacher answers while the run trains.
+    pub(crate) fn has_sources(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
     fn index_of(&mut self, teacher: &str) -> usize {
         let known = self.teachers.iter().position(|t| t == teacher);
         known.unwrap_or_else(|| {

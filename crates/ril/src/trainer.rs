@@ -100,16 +100,17 @@ impl<M: TrainableModel, J: Judge + Sync> RilTrainer<M, J> {
         self.discriminator.as_ref().map(Learner::view)
     }
 
-    /// The next step's groups: samples of `rollout` and cached teacher responses to the questions whose turn it is.
+    /// The next step's groups: samples of `rollout` and teacher responses to the questions whose turn it is.
     ///
     /// [`Stage::step`] samples from the policy in this process. A server or a recorded file takes its place so, as long
     /// as it answers as the policy would now, or says how likely its samples were: phase 5 takes the samples for the policy's own,
     /// but for the [`sampler_correction`](RilConfig::sampler_correction).
     ///
-    /// Then [`RilTrainer::step_on`] the groups, before the next call. [`ServedStage`](crate::ServedStage) is this loop.
+    /// Then [`RilTrainer::step_on`] the groups, before the next call; [`RilTrainer::pass`] where there are none.
+    /// [`ServedStage`](crate::ServedStage) is this loop.
     ///
     /// # Errors
-    /// The rollout's own; [`RilError::TeacherResponses`], [`RilError::TeacherText`].
+    /// The rollout's own; those of [`RilTrainer::groups`].
     pub fn collect(&self, rollout: &mut impl Rollout) -> Result<Vec<Group>, RilError> {
         let draw = self.draw(self.step);
         let sampled = draw.sample(rollout)?;
@@ -130,15 +131,15 @@ impl<M: TrainableModel, J: Judge + Sync> RilTrainer<M, J> {
     }
 
     /// Samples and the teachers' responses of their step, as groups; texts without ids are read by the student. Waits for
-    /// teachers that answer while the run trains; questions to which these have nothing to say are left out.
+    /// teachers that answer while the run trains; questions to which these have nothing to say are left out, all of a step if need
+    /// be ([`Self::pass`]).
     ///
     /// # Errors
     /// [`RilError::TeacherResponses`], [`RilError::TeacherText`], [`RilError::Teacher`]; the tokenizer's.
     pub fn groups(&self, draw: Draw, sampled: Vec<Vec<Response>>) -> Result<Vec<Group>, RilError> {
         let student = self.policy.view();
         let teachers = self.config.groups.teachers_per_question;
-        let asked = draw.questions.len();
-        let mut groups = Vec::with_capacity(asked);
+        let mut groups = Vec::with_capacity(draw.questions.len());
         for (question, mut responses) in draw.questions.into_iter().zip(sampled) {
             responses.iter_mut().try_for_each(|response| encode_text(&student, response))?;
             if teachers > 0 {
@@ -150,12 +151,21 @@ impl<M: TrainableModel, J: Judge + Sync> RilTrainer<M, J> {
             }
             groups.push(Group { question, responses });
         }
-        if groups.is_empty() && asked > 0 {
-            return Err(RilError::Input(format!(
-                "teachers have nothing to say to any of {asked} questions of the step"
-            )));
-        }
         Ok(groups)
+    }
+
+    /// Counts a step as done that has no group, because teachers that answer while the run trains have nothing to say to any of its
+    /// questions.
+    pub fn pass(&mut self) -> StageMetrics {
+        let mut metrics = StageMetrics::default();
+        put_left_out(&mut metrics, &self.data.teachers, self.config.groups.questions_per_step);
+        self.step += 1;
+        metrics
+    }
+
+    /// A step on what [`Self::groups`] gave.
+    pub(crate) fn step_or_pass(&mut self, groups: &[Group]) -> Result<StageMetrics, RilError> {
+        if groups.is_empty() { Ok(self.pass()) } else { self.step_on(groups) }
     }
 
     /// One step on given groups: the five phases. The judge is asked on a thread of its own while the discriminator trains and
@@ -208,6 +218,8 @@ impl<M: TrainableModel, J: Judge + Sync> RilTrainer<M, J> {
         let mut metrics = rows.metrics(group_size, self.config.grpo.ratio)?;
         metrics.put("learning_rate", self.policy_learning_rate());
         put_staleness(&mut metrics, groups, self.step);
+        let left_out = self.config.groups.questions_per_step.saturating_sub(groups.len());
+        put_left_out(&mut metrics, &self.data.teachers, left_out);
         let teachers = self.data.teachers.teachers();
         if let Some(sharpened) = &sharpened {
             put_update(&mut metrics, sharpened, teachers);
@@ -296,7 +308,7 @@ impl<M: TrainableModel, J: Judge + Sync> Stage for RilTrainer<M, J> {
             LocalRollout { rows_at_once: self.config.rows_at_once, ..LocalRollout::student(self.policy.view()) };
         let groups = self.collect(&mut rollout)?;
         drop(rollout);
-        self.step_on(&groups)
+        self.step_or_pass(&groups)
     }
 
     fn save(&self, folder: &Path) -> Result<(), RilError> {
@@ -329,6 +341,12 @@ fn put_staleness(metrics: &mut StageMetrics, groups: &[Group], step: usize) {
         metrics.put("sampler/staleness", behind.iter().sum::<f64>() / behind.len() as f64);
         metrics.put("sampler/staleness_max", most);
     }
+}
+
+/// How many questions of a step had no answer of a teacher that answers while the run trains, where there are some.
+fn put_left_out(metrics: &mut StageMetrics, teachers: &TeacherCache, questions: usize) {
+    let is_told = teachers.has_sources() && questions > 0;
+    metrics.put("teacher/questions_left_out", is_told.then_some(questions as f64));
 }
 
 /// Has the student read a response that came as a text alone.

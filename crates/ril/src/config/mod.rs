@@ -249,19 +249,9 @@ impl RilConfig {
     /// Which of so many questions the steps draw, in the order of their first turn.
     #[must_use]
     pub fn question_order(&self, questions: usize) -> Vec<usize> {
-        let mut order = Vec::new();
-        let mut is_known = vec![false; questions];
-        for step in 0..self.total_steps {
-            if order.len() == questions {
-                break;
-            }
-            for question in batch_indices(questions, self.groups.questions_per_step, step, self.seed) {
-                if !std::mem::replace(&mut is_known[question], true) {
-                    order.push(question);
-                }
-            }
-        }
-        order
+        // The steps walk along one sequence, whose first pass has each question once.
+        let drawn = self.total_steps.saturating_mul(self.groups.questions_per_step);
+        if questions == 0 { Vec::new() } else { batch_indices(questions, questions.min(drawn), 0, self.seed) }
     }
 
     /// `gail` for teachers of these names, in the order of their indices: [`RilConfig::teacher_weights`] in the place of

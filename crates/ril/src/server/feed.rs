@@ -5,10 +5,10 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ril_client::ChatClient;
 
@@ -20,17 +20,23 @@ use crate::group::Question;
 use crate::journal::Journal;
 use crate::teacher::{TeacherCache, TeacherSource};
 
-/// How often a wait tells its progress.
-const TELL_EVERY: Duration = Duration::from_millis(200);
+/// How often a wait tells its progress, and a rest looks whether somebody waits.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long a teacher rests after a failure while nobody waits for it.
+const REST: Duration = Duration::from_secs(60);
 
 /// Teachers behind servers that answer while a run trains, in the order of the questions that they were given.
 ///
-/// Each teacher has a thread, which keeps as many requests under way as its client allows; answers are appended to a file as
-/// [`teach`](super::teach) does, and are the same that it would have got. Nothing that is in the file is asked again. A run waits for a question's
+/// Each teacher has a thread, which keeps as many requests under way as its client allows and appends the answers to a file, as
+/// [`teach`](super::teach) does and with the same seeds. Nothing that is in the file is asked again. A run waits for a question's
 /// answers only when their turn comes: give the questions in the order of the steps
 /// ([`RilConfig::question_order`](crate::RilConfig::question_order)), and the teachers work while the run samples, judges and trains.
 ///
-/// Dropping it asks for nothing more, and waits for the answers that are under way.
+/// A question that a server refuses has no answers, and stays without: the file says so, so that a run that goes on trains on the same
+/// questions. A failure is told and tried again every minute as long as nobody waits for an answer; whoever waits hears of it.
+///
+/// Dropping it asks for nothing more, and waits for the answers that are under way. Its clients are stopped then, and so are their
+/// clones: give it clients of its own.
 pub struct TeacherFeed {
     shared: Arc<Shared>,
     teachers: Vec<String>,
@@ -53,8 +59,26 @@ struct Shared {
     journal: Mutex<Journal>,
     answers: Mutex<Answers>,
     changed: Condvar,
+    /// Calls that wait for answers.
+    waiting: AtomicUsize,
     is_stopped: AtomicBool,
     tell: Tell,
+}
+
+/// One of the calls that wait.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -76,6 +100,21 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Relaxed)
+    }
+
+    /// Rests after a failure; false when somebody waits, who must hear of it.
+    fn rest(&self) -> bool {
+        let until = Instant::now() + REST;
+        let is_waited_for = || self.waiting.load(Ordering::Relaxed) > 0;
+        let was_waited_for = is_waited_for();
+        while !was_waited_for && !is_waited_for() && !self.is_stopped() && Instant::now() < until {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        !was_waited_for
+    }
+
     fn fail(&self, teacher: &str, error: RilError) {
         self.answers().failures.insert(teacher.to_owned(), Arc::new(error));
         self.changed.notify_all();
@@ -83,12 +122,13 @@ impl Shared {
 }
 
 impl TeacherFeed {
-    /// Begins to ask the teachers about the questions, in this order. `tell` hears, from their threads, of each question that a
-    /// server refuses (400, 413, 422), with the teacher's name: a run leaves it out.
+    /// Begins to ask the teachers about the questions, in this order. `tell` hears, from their threads and with the teacher's
+    /// name, of each question that has no answer of use, because its server refuses it (400, 413, 422) or all answers were cut: a run leaves it
+    /// out; and of each failure.
     ///
     /// # Errors
-    /// [`RilError::Config`] for a plan that is empty, two plans of one name, or answers in the file under other settings; the
-    /// file's own.
+    /// [`RilError::Config`] for a plan that is empty, two plans of one name, a question without an id of its own, or answers in the file
+    /// under other settings; the file's own.
     pub fn start(
         teachers: Vec<(ChatClient, TeachPlan)>,
         records: Vec<(usize, Record)>,
@@ -110,6 +150,7 @@ impl TeacherFeed {
             journal: Mutex::new(journal),
             answers: Mutex::default(),
             changed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
             is_stopped: AtomicBool::new(false),
             tell: Box::new(tell),
         });
@@ -128,6 +169,12 @@ impl TeacherFeed {
     #[must_use]
     pub fn teachers(&self) -> &[String] {
         &self.teachers
+    }
+
+    /// Whether nothing more will come.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
     }
 
     /// `cache` with these teachers, who answer from here.
@@ -151,6 +198,7 @@ impl TeacherFeed {
         if let Some(other) = questions.iter().find(|question| !self.shared.questions.contains(&question.id)) {
             return Err(RilError::Input(format!("question {} is none that the teachers are asked", other.id)));
         }
+        let _waiting = Waiting::new(&self.shared.waiting);
         loop {
             let answers = self.shared.answers();
             let is_settled = |teacher: &String, question: &Question| {
@@ -171,7 +219,7 @@ impl TeacherFeed {
             if flow.is_break() {
                 return Ok(flow);
             }
-            drop(self.shared.changed.wait_timeout(self.shared.answers(), TELL_EVERY));
+            drop(self.shared.changed.wait_timeout(self.shared.answers(), LOOK_EVERY));
         }
     }
 }
@@ -185,6 +233,7 @@ impl TeacherSource for TeacherFeed {
         if !self.shared.questions.contains(question) || !self.teachers.iter().any(|name| name == teacher) {
             return Err(RilError::Input(format!("question {question} is none that teacher {teacher} is asked")));
         }
+        let _waiting = Waiting::new(&self.shared.waiting);
         let mut answers = self.shared.answers();
         loop {
             if let Some(texts) = answers.settled.get(teacher).and_then(|of| of.get(question)) {
@@ -235,11 +284,17 @@ impl Teacher {
         for (_, record) in self.records.iter() {
             self.settle(&lesson, id(record));
         }
-        lesson.carry_out(&self.client, &mut &*self)?;
-        if self.shared.is_stopped.load(Ordering::Relaxed) {
-            return Err(RilError::Input("it was asked to stop".into()));
+        loop {
+            let error = match lesson.carry_out(&self.client, &mut &*self) {
+                Ok(()) if !lesson.report().is_interrupted => return Ok(()),
+                Ok(()) => return Err(RilError::Input("it was asked to stop".into())),
+                Err(error) => error,
+            };
+            (self.shared.tell)(&self.plan.teacher, &error);
+            if !self.shared.rest() || self.shared.is_stopped() {
+                return Err(error);
+            }
         }
-        Ok(())
     }
 
     fn settle(&self, lesson: &Lesson<'_>, question: &str) {
@@ -256,15 +311,18 @@ impl Listener for &Teacher {
 
     fn answered(&mut self, lesson: &Lesson<'_>, question: &str) -> ControlFlow<()> {
         self.settle(lesson, question);
-        match self.shared.is_stopped.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        if lesson.is_settled(question) && lesson.texts(question).is_empty() {
+            let (question, teacher) = (question.to_owned(), self.plan.teacher.clone());
+            let error = RilError::TeacherResponses { question, teacher, expected: self.plan.responses, got: 0 };
+            (self.shared.tell)(&self.plan.teacher, &error);
         }
+        if self.shared.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn refused(&mut self, question: &str, error: RilError) {
+    fn refused(&mut self, question: &str, error: RilError) -> Result<(), RilError> {
+        self.keep(&[Line::refused(&self.plan, question)])?;
         (self.shared.tell)(&self.plan.teacher, &error);
-        // Answers of before count for nothing: whether they were there first is an accident.
         self.shared.settle(&self.plan.teacher, question, Vec::new());
+        Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! One teacher's questions: what is there of its answers, what is missing, and what is asked next.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ril_client::{ChatClient, ChatMessage, ChatRequest, Usage};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,25 @@ pub(super) struct Line {
     usage: Option<Usage>,
 }
 
+/// What stands in the place of a reason to end on the line of a question that the server would not have.
+const REFUSED: &str = "refused";
+
+impl Line {
+    /// A question that `plan`'s server would not have.
+    pub(super) fn refused(plan: &TeachPlan, question: &str) -> Self {
+        Self {
+            question: question.to_owned(),
+            teacher: plan.teacher.clone(),
+            response: String::new(),
+            sample: None,
+            finish_reason: REFUSED.to_owned(),
+            model: String::new(),
+            settings: plan.settings(),
+            usage: None,
+        }
+    }
+}
+
 /// One request: responses `first..first + samples` to a question.
 #[derive(Clone, Copy)]
 struct Job {
@@ -63,8 +83,8 @@ pub(super) trait Listener {
     /// The answers to this question count now.
     fn answered(&mut self, lesson: &Lesson<'_>, question: &str) -> ControlFlow<()>;
 
-    /// The server will not have this question, whatever becomes of the others.
-    fn refused(&mut self, question: &str, error: RilError);
+    /// The server will not have this question, whatever becomes of the others; an error ends the lesson.
+    fn refused(&mut self, question: &str, error: RilError) -> Result<(), RilError>;
 }
 
 /// The questions to one teacher, and what is there of its answers.
@@ -74,19 +94,29 @@ pub(super) struct Lesson<'a> {
     settings: Value,
     /// Of each question.
     slots: HashMap<String, BTreeMap<usize, Slot>>,
+    /// Questions that the server will not have.
+    refused: HashSet<String>,
     report: TeachReport,
 }
 
 impl<'a> Lesson<'a> {
     /// `lines` are those of the file `out`, of all teachers.
+    ///
+    /// # Errors
+    /// [`RilError::Config`] for answers under other settings, or a question without an id or with that of another one.
     pub(super) fn new(
         plan: &'a TeachPlan,
         records: &'a [(usize, Record)],
         lines: &[Line],
         out: &Path,
     ) -> Result<Self, RilError> {
-        let report = TeachReport::default();
-        let mut lesson = Self { plan, records, settings: plan.settings(), slots: HashMap::new(), report };
+        let mut ids = HashSet::new();
+        if let Some((line, _)) = records.iter().find(|(_, record)| record.id.is_none() || !ids.insert(id(record))) {
+            return Err(RilError::Config(format!("question of line {line}: expected an id of its own")));
+        }
+        let (settings, report) = (plan.settings(), TeachReport::default());
+        let (slots, refused) = (HashMap::new(), HashSet::new());
+        let mut lesson = Self { plan, records, settings, slots, refused, report };
         for line in lines.iter().filter(|line| line.teacher == plan.teacher) {
             if line.settings != lesson.settings {
                 return Err(RilError::Config(format!(
@@ -97,52 +127,87 @@ impl<'a> Lesson<'a> {
                     lesson.settings
                 )));
             }
+            if line.finish_reason == REFUSED {
+                lesson.refused.insert(line.question.clone());
+                continue;
+            }
             lesson.report.found += 1;
             lesson.note(line);
         }
         Ok(lesson)
     }
 
-    /// Asks until nothing is missing, or `listener` asks to stop.
+    /// Asks also about what the server would not have before.
+    pub(super) fn ask_refused_again(&mut self) {
+        self.refused.clear();
+    }
+
+    /// Asks until nothing is missing, or `listener` asks to stop. What is missing of a question comes before later ones, also where an
+    /// answer that was cut is asked for again.
     pub(super) fn carry_out(&mut self, client: &ChatClient, listener: &mut impl Listener) -> Result<(), RilError> {
-        let (plan, records) = (self.plan, self.records);
+        let (plan, records, settings) = (self.plan, self.records, self.settings.clone());
         let mut failure = None;
-        let mut refused = HashSet::new();
+        self.report.is_interrupted = false;
         loop {
-            let mut jobs = self.jobs();
-            jobs.retain(|job| !refused.contains(&job.record));
+            let jobs = self.jobs();
             if jobs.is_empty() || failure.is_some() || self.report.is_interrupted {
                 return failure.map_or(Ok(()), Err);
             }
-            let settings = self.settings.clone();
-            let mut open = jobs.len();
-            let ask = |client: &ChatClient, i: usize| plan.ask(client, &records[jobs[i].record].1, jobs[i], &settings);
-            client.parallel(jobs.len(), ask, |i, answer| {
-                let question = id(&records[jobs[i].record].1);
-                match answer.and_then(|lines| listener.keep(&lines).map(|()| lines)) {
+            // A turn for each request that there can be; those for which there is nothing to do end at once.
+            let turns = jobs.iter().map(|job| job.samples * plan.tries).sum();
+            let queue = Mutex::new(VecDeque::from(jobs));
+            let ask = |client: &ChatClient, _: usize| {
+                let job = lock(&queue).pop_front()?;
+                Some((job, plan.ask(client, &records[job.record].1, job, &settings)))
+            };
+            let (mut done, mut is_stopped) = (0, false);
+            client.parallel(turns, ask, |_, turn| {
+                let Some((job, answer)) = turn else { return ControlFlow::Continue(()) };
+                let question = id(&records[job.record].1);
+                done += 1;
+                let flow = match answer.and_then(|lines| listener.keep(&lines).map(|()| lines)) {
                     Ok(lines) => {
-                        open -= 1;
                         self.report.added += lines.len();
                         lines.iter().for_each(|line| self.note(line));
+                        let again = self.again(job.record, lines.iter().filter_map(|line| line.sample));
+                        let mut queue = lock(&queue);
+                        again.into_iter().rev().for_each(|job| queue.push_front(job));
+                        drop(queue);
                         listener.answered(self, question)
                     }
                     Err(error) if error.is_refusal() => {
-                        open -= 1;
-                        if refused.insert(jobs[i].record) {
-                            listener.refused(question, error);
-                        }
-                        ControlFlow::Continue(())
+                        let is_first = self.refused.insert(question.to_owned());
+                        lock(&queue).retain(|open| open.record != job.record);
+                        let told = if is_first { listener.refused(question, error) } else { Ok(()) };
+                        told.map_or_else(|error| stop_for(&mut failure, error), |()| ControlFlow::Continue(()))
                     }
                     // What a stop ends is a consequence of it.
                     Err(error) if error.is_stop() => ControlFlow::Break(()),
-                    Err(error) => {
-                        failure.get_or_insert(error);
-                        ControlFlow::Break(())
-                    }
-                }
+                    Err(error) => stop_for(&mut failure, error),
+                };
+                is_stopped |= flow.is_break();
+                flow
             });
-            self.report.is_interrupted = open > 0;
+            // A client that was stopped before does nothing.
+            self.report.is_interrupted = is_stopped || done == 0;
         }
+    }
+
+    /// Requests for those of these responses that are still missing and may be asked for again.
+    fn again(&self, record: usize, samples: impl Iterator<Item = usize>) -> Vec<Job> {
+        let question = id(&self.records[record].1);
+        let Some(slots) = self.slots.get(question).filter(|_| !self.refused.contains(question)) else {
+            return Vec::new();
+        };
+        samples.filter(|sample| !self.is_done(slots.get(sample))).map(|sample| self.single(record, sample)).collect()
+    }
+
+    /// A request for one response, with the seed of its next try.
+    fn single(&self, record: usize, first: usize) -> Job {
+        let question = id(&self.records[record].1);
+        let slot = self.slots.get(question).and_then(|slots| slots.get(&first));
+        let tries = slot.map_or(0, |slot| slot.tries);
+        Job { record, first, samples: 1, seed: self.plan.seed_of(question, first, tries, 1) }
     }
 
     /// What was done, and what there is.
@@ -156,13 +221,20 @@ impl<'a> Lesson<'a> {
         self.report.found + self.report.added - self.report.cut
     }
 
-    /// The texts that are there and whole, in the order of their numbers.
+    /// The texts that are there and whole, in the order of their numbers. Of a question that the server then refused there are none:
+    /// whether some came before is an accident.
     pub(super) fn texts(&self, question: &str) -> Vec<String> {
+        if self.refused.contains(question) {
+            return Vec::new();
+        }
         self.slots.get(question).into_iter().flatten().filter_map(|(_, slot)| slot.text.clone()).collect()
     }
 
     /// Whether nothing more is asked about a question.
     pub(super) fn is_settled(&self, question: &str) -> bool {
+        if self.refused.contains(question) {
+            return true;
+        }
         let slots = self.slots.get(question);
         (0..self.plan.responses).all(|sample| slots.is_some_and(|slots| self.is_done(slots.get(&sample))))
     }
@@ -190,22 +262,35 @@ impl<'a> Lesson<'a> {
         let (plan, none) = (self.plan, BTreeMap::new());
         let mut jobs = Vec::new();
         for (record, (_, asked)) in self.records.iter().enumerate() {
-            let slots = self.slots.get(id(asked)).unwrap_or(&none);
+            let question = id(asked);
+            if self.refused.contains(question) {
+                continue;
+            }
+            let slots = self.slots.get(question).unwrap_or(&none);
             for first in (0..plan.responses).step_by(plan.samples_per_request) {
                 let samples = plan.samples_per_request.min(plan.responses - first);
                 let range = first..first + samples;
                 if range.clone().all(|sample| !slots.contains_key(&sample)) {
-                    jobs.push(Job { record, first, samples, seed: plan.seed_of(id(asked), first, 0, samples) });
+                    jobs.push(Job { record, first, samples, seed: plan.seed_of(question, first, 0, samples) });
                     continue;
                 }
-                for first in range.filter(|sample| !self.is_done(slots.get(sample))) {
-                    let tries = slots.get(&first).map_or(0, |slot| slot.tries);
-                    jobs.push(Job { record, first, samples: 1, seed: plan.seed_of(id(asked), first, tries, 1) });
-                }
+                let missing = range.filter(|sample| !self.is_done(slots.get(sample)));
+                jobs.extend(missing.map(|sample| self.single(record, sample)));
             }
         }
         jobs
     }
+}
+
+/// Keeps the first failure.
+fn stop_for(failure: &mut Option<RilError>, error: RilError) -> ControlFlow<()> {
+    failure.get_or_insert(error);
+    ControlFlow::Break(())
+}
+
+/// What a panic left is whole: each change is one call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Every record that was read has one.
@@ -221,7 +306,8 @@ impl TeachPlan {
         serde_json::from_str(&text).expect("JSON that was just written")
     }
 
-    /// A seed of its own for each request that can ever be made, whatever else is asked: no response is a repetition of another.
+    /// A seed of its own for each request that can ever be made, whatever else is asked and in whatever order: no response is a
+    /// repetition of another.
     fn seed_of(&self, question: &str, first: usize, tries: usize, samples: usize) -> u64 {
         let single = u64::from(samples < self.samples_per_request.min(self.responses - first));
         let request = (first as u64) << 20 | (tries as u64) << 1 | single;

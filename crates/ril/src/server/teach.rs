@@ -65,8 +65,8 @@ impl TeachPlan {
 /// ask to stop. [`TeacherFeed`](super::TeacherFeed) does the same while a run trains.
 ///
 /// # Errors
-/// [`RilError::Config`] when the plan is empty or the file holds answers of this teacher under other settings; the files'
-/// own; [`RilError::Server`] with the question, for the first request that failed for good.
+/// [`RilError::Config`] when the plan is empty, a question lacks an id of its own, or the file holds answers of this teacher under
+/// other settings; the files' own; [`RilError::Server`] with the question, for the first request that failed for good.
 pub fn teach(
     client: &ChatClient,
     plan: &TeachPlan,
@@ -77,6 +77,7 @@ pub fn teach(
     plan.validate()?;
     let (mut journal, lines) = Journal::open::<Line>(out)?;
     let mut lesson = Lesson::new(plan, records, &lines, out)?;
+    lesson.ask_refused_again();
     let mut listener = ToFile { journal: &mut journal, progress, refusal: None };
     let done = lesson.carry_out(client, &mut listener);
     let refusal = listener.refusal;
@@ -100,7 +101,8 @@ impl<P: FnMut(usize) -> ControlFlow<()>> Listener for ToFile<'_, P> {
         (self.progress)(lesson.usable())
     }
 
-    fn refused(&mut self, _question: &str, error: RilError) {
+    fn refused(&mut self, _question: &str, error: RilError) -> Result<(), RilError> {
         self.refusal.get_or_insert(error);
+        Ok(())
     }
 }

@@ -70,7 +70,7 @@ pub struct Plan {
     pub limit: Option<usize>,
     /// Who answers, as tables name it.
     pub model: String,
-    /// What else tells models apart: [`fingerprint`](super::fingerprint) of a folder, address of a server.
+    /// What else tells models apart: [`fingerprint`](super::fingerprint) of a folder, name of a model on a server.
     pub identity: String,
     /// How answers are drawn.
     pub sampling: SamplingParams,
