@@ -7,5 +7,6 @@ mod recorded;
 mod rollout;
 mod support;
 mod teach;
+#[allow(dead_code, reason = "one of two ways to start a server is enough here")]
 #[path = "../support/tiny_server.rs"]
 mod tiny_server;

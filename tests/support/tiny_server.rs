@@ -11,6 +11,11 @@ pub type Requests = Arc<Mutex<Vec<(String, Value)>>>;
 
 /// Starts a server; its address, and what it is asked.
 pub fn serve(answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> (String, Requests) {
+    serve_with_heads(move |_, path, body| answer(path, body))
+}
+
+/// The same with the head of each request, a line a field.
+pub fn serve_with_heads(answer: impl Fn(&str, &str, &Value) -> Value + Send + Sync + 'static) -> (String, Requests) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let requests = Requests::default();
@@ -25,12 +30,13 @@ pub fn serve(answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> 
 }
 
 /// Requests of one connection, until the client closes it.
-fn converse(mut stream: TcpStream, seen: &Requests, answer: &(impl Fn(&str, &Value) -> Value + ?Sized)) {
+fn converse(mut stream: TcpStream, seen: &Requests, answer: &(impl Fn(&str, &str, &Value) -> Value + ?Sized)) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
-        let mut lines = reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty());
-        let Some(first) = lines.next() else { return };
-        let length = lines.filter_map(|line| {
+        let lines = reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+        let head: Vec<String> = lines.collect();
+        let Some(first) = head.first() else { return };
+        let length = head.iter().filter_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
         });
@@ -38,7 +44,7 @@ fn converse(mut stream: TcpStream, seen: &Requests, answer: &(impl Fn(&str, &Val
         reader.read_exact(&mut body).unwrap();
         let path = first.split(' ').nth(1).unwrap().to_owned();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let text = answer(&path, &body).to_string();
+        let text = answer(&head.join("\n"), &path, &body).to_string();
         seen.lock().unwrap().push((path, body));
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", text.len());
         if stream.write_all(format!("{head}{text}").as_bytes()).is_err() {
