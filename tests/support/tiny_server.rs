@@ -36,11 +36,11 @@ fn converse(mut stream: TcpStream, seen: &Requests, answer: &(impl Fn(&str, &str
         let lines = reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty());
         let head: Vec<String> = lines.collect();
         let Some(first) = head.first() else { return };
-        let length = head.iter().filter_map(|line| {
+        let length = head.iter().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
         });
-        let mut body = vec![0; length.last().unwrap_or(0)];
+        let mut body = vec![0; length.unwrap_or(0)];
         reader.read_exact(&mut body).unwrap();
         let path = first.split(' ').nth(1).unwrap().to_owned();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();

@@ -189,7 +189,7 @@ impl<'a> Lesson<'a> {
                 flow
             });
             // A client that was stopped before does nothing.
-            self.report.is_interrupted = is_stopped || done == 0;
+            self.report.is_interrupted = (is_stopped || done == 0) && !self.jobs().is_empty();
         }
     }
 
