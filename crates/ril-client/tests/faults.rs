@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "the tests need a part of the support")]
 mod support;
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
@@ -91,6 +92,40 @@ fn a_slow_server_times_out_in_bounded_time() {
     let error = ChatClient::new(config).unwrap().chat(&request()).unwrap_err();
     assert!(matches!(error, ClientError::Transport { attempts: 4, .. }), "{error}");
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+/// It never falls silent, and it never ends.
+#[test]
+fn a_body_that_drips_times_out_as_a_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let mut bytes = http(1_000_000, "{").into_iter().chain(std::iter::repeat(b' '));
+                while stream.write_all(&[bytes.next().unwrap_or_default()]).is_ok() {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            });
+        }
+    });
+    let config = ClientConfig { timeout_s: 0.3, ..config(url) };
+    let started = Instant::now();
+    let error = ChatClient::new(config).unwrap().chat(&request()).unwrap_err();
+    assert!(matches!(error, ClientError::Transport { attempts: 4, .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[test]
+fn requests_begin_no_faster_than_the_rate() {
+    let server = Server::answering(vec![answer(&["4"])]);
+    let config = ClientConfig { requests_per_second: Some(50.0), ..config(server.mock.uri()) };
+    let client = ChatClient::new(config).unwrap();
+    let started = Instant::now();
+    client.parallel(11, |client, _| client.chat(&request()).unwrap(), |_, _| ControlFlow::Continue(()));
+    // Ten gaps of 20 ms.
+    assert!(started.elapsed() >= Duration::from_millis(195), "{:?}", started.elapsed());
 }
 
 #[test]
