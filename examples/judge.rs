@@ -96,7 +96,12 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn judge(args: &Args) -> Result<Box<dyn Judge>, Box<dyn std::error::Error>> {
-    let Some(model) = &args.model else { return Ok(Box::new(RuleJudge::default())) };
+    let Some(model) = &args.model else {
+        return match &args.asking.api_key_env {
+            Some(_) => Err("--api-key-env: expected a --server too".into()),
+            None => Ok(Box::new(RuleJudge::default())),
+        };
+    };
     let client = args.asking.client(&args.servers, args.asking.api_key_env.as_ref())?;
     let template = match (&args.prompt_file, args.prompt) {
         (Some(path), _) => PromptTemplate::parse(&std::fs::read_to_string(path)?)?,

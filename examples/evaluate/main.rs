@@ -48,6 +48,9 @@ fn run(args: &Args) -> Result<(), RilError> {
         print!("{}", benchmark_table());
         return Ok(());
     };
+    if args.asking.api_key_env.is_some() && args.server.is_empty() {
+        return Err(RilError::Config("--api-key-env: expected a --server too; the judge's is --judge-key-env".into()));
+    }
     let kind = args.kind.as_deref().map_or_else(|| Kind::of_file(file), Kind::named)?;
     let (folder, sampling) = (args.folder(), SamplingParams::greedy(args.max_new_tokens));
     let who = Who::model(args)?;

@@ -56,6 +56,7 @@ impl Recipe {
     /// The stages' own.
     pub fn carry_out(mut self) -> Result<Outcome, RilError> {
         let arms = self.stages();
+        self.monitor.finish();
         self.world.end_feed();
         match arms {
             Ok(arms) => {

@@ -57,7 +57,11 @@ pub fn start(args: &Args, mut monitor: Monitor) -> Result<Outcome, Box<dyn Error
     let judge = settings.servers.judge(&run)?;
     let outcome = match world.begin_feed(&settings, &run, &mut monitor)? {
         ControlFlow::Continue(()) => Recipe { run, settings, device, monitor, world, judge }.carry_out()?,
-        ControlFlow::Break(()) => Outcome::Interrupted,
+        ControlFlow::Break(()) => {
+            monitor.finish();
+            world.end_feed();
+            Outcome::Interrupted
+        }
     };
     if outcome == Outcome::Interrupted {
         println!("Stopped. Go on with: {command}");

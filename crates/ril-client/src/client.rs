@@ -137,16 +137,16 @@ impl ChatClient {
     /// # Errors
     /// [`ClientError::Request`]; [`ClientError::Status`], [`ClientError::RetryAfter`], [`ClientError::Transport`] or
     /// [`ClientError::Json`] once the attempts are used up or another one is no use; [`ClientError::Ignored`] when the server
-    /// does not do what was asked.
+    /// does not do what was asked; [`ClientError::NoText`] when it gives something else than a text.
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse, ClientError> {
         request.validate()?;
         let call = Call::Post("chat/completions", &json(request)?);
-        let (url, response) = self.request(call, ChatResponse::lacks)?;
+        let (url, response): (String, ChatResponse) = self.request(call)?;
         if let Some(usage) = response.usage {
             self.shared.counters.prompt_tokens.fetch_add(usage.prompt_tokens, Ordering::Relaxed);
             self.shared.counters.completion_tokens.fetch_add(usage.completion_tokens, Ordering::Relaxed);
         }
-        response.checked(request, &url)
+        response.checked(request, &url, |text| self.told(text))
     }
 
     /// Names of the models that a server has, from the first one that answers.
@@ -162,7 +162,7 @@ impl ChatClient {
         struct Entry {
             id: String,
         }
-        let (_, list): (_, List) = self.request(Call::Get("models"), |_| None)?;
+        let (_, list): (_, List) = self.request(Call::Get("models"))?;
         Ok(list.data.into_iter().map(|entry| entry.id).collect())
     }
 
@@ -198,12 +198,7 @@ impl ChatClient {
         self.attempts(policy, || false, attempt).map(|(_, text)| text)
     }
 
-    /// `lacks` tells what an answer that is JSON lacks to be one.
-    fn request<T: DeserializeOwned>(
-        &self,
-        call: Call<'_>,
-        lacks: impl Fn(&T) -> Option<String>,
-    ) -> Result<(String, T), ClientError> {
+    fn request<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<(String, T), ClientError> {
         let _pass = self.shared.gate.enter(&self.stop)?;
         let can_move = || self.shared.endpoints.has_awake();
         let answer = self.attempts(self.shared.config.retry, can_move, || {
@@ -214,10 +209,8 @@ impl ChatClient {
                 Call::Post(_, body) => self.shared.wire.post(&url, body),
             };
             let answer = answer.and_then(|text| {
-                let told = |text: &str| cut(&self.shared.wire.without_key(text));
-                let wrong = |reason: String| Failure::Json { text: told(&text), reason: told(&reason) };
-                let answer: T = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-                lacks(&answer).map_or(Ok(answer), |reason| Err(wrong(reason)))
+                let wrong = |reason: String| Failure::Json { text: self.told(&text), reason: self.told(&reason) };
+                serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))
             });
             match &answer {
                 Err(failure) if failure.is_transient() => lease.failed(failure.retry_after()),
@@ -227,6 +220,11 @@ impl ChatClient {
         });
         self.shared.counters.requests.fetch_add(u64::from(answer.is_ok()), Ordering::Relaxed);
         answer
+    }
+
+    /// A server's words as an error may quote them: their start, without the key.
+    fn told(&self, text: &str) -> String {
+        cut(&self.shared.wire.without_key(text))
     }
 
     /// Attempts until one succeeds, fails for good, or was the last.

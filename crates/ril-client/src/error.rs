@@ -72,16 +72,27 @@ pub enum ClientError {
         /// What came instead.
         got: String,
     },
+    /// The model refused in the protocol's words, called a tool, or reasoned and concluded nothing.
+    #[error("{url}: choice {choice} has no text but {got}")]
+    NoText {
+        /// Where the request went.
+        url: String,
+        /// Number of the sample.
+        choice: usize,
+        /// What came instead, cut after 2,000 characters.
+        got: String,
+    },
     /// [`ChatClient::stop`](crate::ChatClient::stop) was called before an answer came.
     #[error("stopped before an answer came")]
     Stopped,
 }
 
 impl ClientError {
-    /// Whether the server will not have this one request (400, 413, 422), whatever becomes of others.
+    /// Whether the server will not have this one request (400, 413, 422), or its model has no text for it, whatever becomes of
+    /// others.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Status { status: 400 | 413 | 422, .. })
+        matches!(self, Self::Status { status: 400 | 413 | 422, .. } | Self::NoText { .. })
     }
 
     /// Whether the request was given up because the client was asked to stop.

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::{ChatRequest, ClientError};
 
@@ -45,9 +46,32 @@ pub struct ChatChoice {
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 struct AnswerMessage {
-    /// `null` where nothing came of it: a refusal, a call of a tool, a budget that reasoning used up.
+    /// `null` for an empty completion (SGLang), and where something else came of it.
     #[serde(default)]
     content: Option<String>,
+    #[serde(default)]
+    refusal: Option<Value>,
+    #[serde(default)]
+    tool_calls: Option<Value>,
+    #[serde(default, alias = "reasoning")]
+    reasoning_content: Option<Value>,
+}
+
+impl AnswerMessage {
+    /// What came in the place of a text: a refusal, calls of tools, reasoning without a conclusion.
+    fn instead_of_text(&self) -> Option<String> {
+        let others =
+            [("refusal", &self.refusal), ("tool_calls", &self.tool_calls), ("reasoning", &self.reasoning_content)];
+        let is_there = |value: &Value| match value {
+            Value::Null => false,
+            Value::String(text) => !text.is_empty(),
+            Value::Array(values) => !values.is_empty(),
+            _ => true,
+        };
+        let other = others.into_iter().filter(|_| self.content.is_none());
+        let mut there = other.filter_map(|(name, value)| Some((name, value.as_ref().filter(|value| is_there(value))?)));
+        there.next().map(|(name, value)| format!("{name} {value}"))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -90,9 +114,9 @@ impl<'de> Deserialize<'de> for FinishReason {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(match Option::<String>::deserialize(deserializer)?.as_deref() {
             Some("stop") => Self::Stop,
+            Some("") | None => Self::Unknown,
             Some("length") => Self::Length,
             Some(other) => Self::Other(other.to_owned()),
-            None => Self::Unknown,
         })
     }
 }
@@ -127,7 +151,7 @@ pub struct Usage {
 }
 
 impl ChatChoice {
-    /// The completion; empty where it was cut before a text began.
+    /// The completion; empty where there is none.
     pub fn text(&self) -> &str {
         self.message.content.as_deref().unwrap_or("")
     }
@@ -145,16 +169,14 @@ impl ChatResponse {
         self.prompt_token_ids.as_deref().or_else(of_choice)
     }
 
-    /// What the response lacks to be one. An answer without a text is no empty answer: whoever scores it would score what was not
-    /// said.
-    pub(crate) fn lacks(&self) -> Option<String> {
-        let is_silent = |choice: &&ChatChoice| choice.message.content.is_none() && !choice.finish_reason.is_cut();
-        let choice = self.choices.iter().find(is_silent)?;
-        Some(format!("choice {} has no text, finish_reason {:?}", choice.index, choice.finish_reason.as_str()))
-    }
-
     /// The response, choices in order, once it holds what `request` asked for.
-    pub(crate) fn checked(mut self, request: &ChatRequest, url: &str) -> Result<Self, ClientError> {
+    /// `told` is how its words may be quoted.
+    pub(crate) fn checked(
+        mut self,
+        request: &ChatRequest,
+        url: &str,
+        told: impl Fn(&str) -> String,
+    ) -> Result<Self, ClientError> {
         let ignored =
             |field, asked: String, got: String| ClientError::Ignored { url: url.to_owned(), field, asked, got };
         let wanted = request.samples();
@@ -166,6 +188,10 @@ impl ChatResponse {
             return Err(ignored("n", format!("{wanted} choices"), got));
         }
         for choice in &self.choices {
+            // No empty answer: whoever scores it would score what was not said. A text that was cut may not have begun.
+            if let Some(got) = choice.message.instead_of_text().filter(|_| !choice.finish_reason.is_cut()) {
+                return Err(ClientError::NoText { url: url.to_owned(), choice: choice.index, got: told(&got) });
+            }
             let nothing = || format!("none for choice {}", choice.index);
             let has_log_probs = choice.log_probs().is_some_and(|tokens| !tokens.is_empty());
             if request.logprobs == Some(true) && !has_log_probs && !choice.text().is_empty() {

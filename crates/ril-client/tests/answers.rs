@@ -37,13 +37,31 @@ fn garbage_and_missing_choices_are_errors_with_the_text() {
         "{\"choices\": [{}",
         "{\"choices\": [{}]}",
         "{\"choices\": [{\"text\": \"of another protocol\", \"finish_reason\": \"stop\"}]}",
-        "{\"choices\": [{\"message\": {\"content\": null, \"refusal\": \"no\"}, \"finish_reason\": \"stop\"}]}",
-        "{\"choices\": [{\"message\": {\"role\": \"assistant\"}}]}",
     ] {
         let server = Server::answering(vec![ResponseTemplate::new(200).set_body_string(body)]);
         let error = client(&server.mock).chat(&request()).unwrap_err();
         let ClientError::Json { attempts: 4, ref text, .. } = error else { panic!("{body}: {error}") };
         assert_eq!(text, body);
+    }
+}
+
+#[test]
+fn something_else_than_a_text_is_no_empty_answer() {
+    for (message, told) in [
+        (json!({"content": null, "refusal": "I will not."}), "refusal \"I will not.\""),
+        (json!({"content": null, "tool_calls": [{"id": "1"}]}), "tool_calls [{\"id\":\"1\"}]"),
+        (json!({"reasoning_content": "Let me see"}), "reasoning \"Let me see\""),
+        (json!({"content": null, "reasoning": "Let me see"}), "reasoning \"Let me see\""),
+    ] {
+        let body = |reason: &str| json!({"choices": [{"index": 0, "message": message, "finish_reason": reason}]});
+        let server = Server::answering(vec![ResponseTemplate::new(200).set_body_json(body("stop"))]);
+        let error = client(&server.mock).chat(&request()).unwrap_err();
+        assert!(matches!(error, ClientError::NoText { .. }) && error.is_refusal(), "{error}");
+        assert!(error.to_string().contains(told), "{error}");
+        assert_eq!(server.requests(), 1);
+        // The budget may end before a text begins.
+        let server = Server::answering(vec![ResponseTemplate::new(200).set_body_json(body("length"))]);
+        assert_eq!(client(&server.mock).chat(&request()).unwrap().choices[0].text(), "");
     }
 }
 
@@ -101,13 +119,16 @@ fn a_server_that_ignores_what_was_asked_for_is_noticed() {
 
 #[test]
 fn choices_come_in_order_and_texts_in_any_script() {
-    let nothing = json!({"index": 2, "message": {"content": null}, "finish_reason": "length"});
+    // SGLang has no other word for an empty completion.
+    let nothing =
+        json!({"index": 2, "message": {"content": null, "refusal": null, "tool_calls": []}, "finish_reason": ""});
     let body = json!({"choices": [choice(1, "𝄞 \u{0} \\\" 北京"), choice(0, "é\n"), nothing]});
     let server = Server::answering(vec![ResponseTemplate::new(200).set_body_json(body)]);
     let request =
         ChatRequest { n: Some(3), ..ChatRequest::new("m", vec![ChatMessage::user("Größe \u{1f600} \"?\"")]) };
     let response = client(&server.mock).chat(&request).unwrap();
     let texts: Vec<&str> = response.choices.iter().map(|c| c.text()).collect();
+    assert!(!response.choices[2].finish_reason.is_cut());
     assert_eq!(texts, ["é\n", "𝄞 \u{0} \\\" 北京", ""]);
     let received = server.runtime.block_on(server.mock.received_requests()).unwrap();
     let sent: Value = received[0].body_json().unwrap();

@@ -190,12 +190,18 @@ fn with_a_key() {
     // Once as a refusal; once inside JSON of another form, which the parser quotes.
     let prose = keyed().respond_with(ResponseTemplate::new(401).set_body_string(refusal)).up_to_n_times(1);
     server.runtime.block_on(prose.mount(&server.mock));
+    let silent = json!({"choices": [{"message": {"content": null, "refusal": refusal}, "finish_reason": "stop"}]});
+    let silent = keyed().respond_with(ResponseTemplate::new(200).set_body_json(silent)).up_to_n_times(1);
+    server.runtime.block_on(silent.mount(&server.mock));
     let odd = ResponseTemplate::new(200).set_body_json(json!({"choices": refusal}));
     server.runtime.block_on(keyed().respond_with(odd).mount(&server.mock));
     let config = ClientConfig { api_key_env: Some("RIL_CLIENT_TEST_KEY".into()), ..config(server.mock.uri()) };
     let client = ChatClient::new(config.clone()).unwrap();
     let error = client.chat(&request()).unwrap_err();
     println!("{client:?} {config:?} {} {error} {error:?}", serde_json::to_string(&config).unwrap());
+    let silent = client.chat(&request()).unwrap_err();
+    println!("{silent} {silent:?}");
+    assert!(matches!(silent, ClientError::NoText { .. }));
     let quoting = client.chat(&request()).unwrap_err();
     println!("{quoting} {quoting:?} {:?}", std::error::Error::source(&quoting));
     assert!(matches!(quoting, ClientError::Json { .. }));

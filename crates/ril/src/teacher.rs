@@ -37,6 +37,15 @@ struct Sourced {
     sample: Option<usize>,
 }
 
+impl Sourced {
+    fn is_refused(&self) -> bool {
+        self.sample.is_none() && self.finish_reason.as_deref() == Some(REFUSED)
+    }
+}
+
+/// What stands in the place of a reason to end, on a line without a number, where a server would not have a question.
+pub(crate) const REFUSED: &str = "refused";
+
 /// Whether a server's reason says that a text does not end where its model would have ended it.
 pub(crate) fn is_cut(finish_reason: &str) -> bool {
     !matches!(finish_reason, "" | "stop")
@@ -125,6 +134,11 @@ impl TeacherCache {
         for (_, Sourced { entry, .. }) in &lines {
             cache.index_of(&entry.teacher);
         }
+        // A question that was refused is left out, also where a part of its answers came before; after it they came because it was asked
+        // again.
+        let key = |line: &Sourced| (line.entry.teacher.clone(), line.entry.question.clone());
+        let is_refused: HashMap<_, bool> = lines.iter().map(|(_, line)| (key(line), line.is_refused())).collect();
+        lines.retain(|(_, line)| !is_refused[&key(line)]);
         lines.sort_by_key(|(_, line)| line.sample);
         for (line, Sourced { mut entry, finish_reason, .. }) in lines {
             let refuse = |reason| RilError::Line { path: path.to_path_buf(), line, reason };

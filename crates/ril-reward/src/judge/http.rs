@@ -94,7 +94,13 @@ impl HttpJudge {
     /// What the judge writes, and the verdict in it. In a text that was cut only a verdict at its very end counts: one further up
     /// may be a quotation of the response.
     fn text(&self, client: &ChatClient, request: &ChatRequest) -> Result<(String, Verdict), ClientError> {
-        let response = client.chat(request)?;
+        let response = match client.chat(request) {
+            // It has judged nothing: no verdict, as with prose.
+            Err(error @ ClientError::NoText { .. }) => {
+                return Ok((String::new(), Verdict::Unparsed(error.to_string())));
+            }
+            response => response?,
+        };
         let Some(choice) = response.choices.first() else { return Ok((String::new(), parse_verdict(""))) };
         let text = choice.text().to_owned();
         let is_cut = choice.finish_reason.is_cut() && !text.trim_end().ends_with("</answer>");

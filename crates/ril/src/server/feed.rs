@@ -50,7 +50,7 @@ impl fmt::Debug for TeacherFeed {
     }
 }
 
-/// Hears of refusals: the teacher's name, and why.
+/// Hears of failures and of questions that are left out: the teacher's name, and why.
 type Tell = Box<dyn Fn(&str, &RilError) + Send + Sync>;
 
 /// What the teachers' threads and the run have in common.
@@ -59,25 +59,25 @@ struct Shared {
     journal: Mutex<Journal>,
     answers: Mutex<Answers>,
     changed: Condvar,
-    /// Calls that wait for answers.
-    waiting: AtomicUsize,
+    /// Calls that wait for answers, by teacher.
+    waiting: HashMap<String, AtomicUsize>,
     is_stopped: AtomicBool,
     tell: Tell,
 }
 
-/// One of the calls that wait.
+/// One of the calls that wait for a teacher.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
     fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::Relaxed);
+        waiting.fetch_add(1, Ordering::SeqCst);
         Self(waiting)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -104,15 +104,16 @@ impl Shared {
         self.is_stopped.load(Ordering::Relaxed)
     }
 
-    /// Rests after a failure; false when somebody waits, who must hear of it.
-    fn rest(&self) -> bool {
+    fn is_waited_for(&self, teacher: &str) -> bool {
+        self.waiting[teacher].load(Ordering::SeqCst) > 0
+    }
+
+    /// Rests after a failure, until somebody waits.
+    fn rest(&self, teacher: &str) {
         let until = Instant::now() + REST;
-        let is_waited_for = || self.waiting.load(Ordering::Relaxed) > 0;
-        let was_waited_for = is_waited_for();
-        while !was_waited_for && !is_waited_for() && !self.is_stopped() && Instant::now() < until {
+        while !self.is_waited_for(teacher) && !self.is_stopped() && Instant::now() < until {
             std::thread::sleep(LOOK_EVERY);
         }
-        !was_waited_for
     }
 
     fn fail(&self, teacher: &str, error: RilError) {
@@ -150,7 +151,7 @@ impl TeacherFeed {
             journal: Mutex::new(journal),
             answers: Mutex::default(),
             changed: Condvar::new(),
-            waiting: AtomicUsize::new(0),
+            waiting: names.iter().map(|name| (name.clone(), AtomicUsize::new(0))).collect(),
             is_stopped: AtomicBool::new(false),
             tell: Box::new(tell),
         });
@@ -198,7 +199,7 @@ impl TeacherFeed {
         if let Some(other) = questions.iter().find(|question| !self.shared.questions.contains(&question.id)) {
             return Err(RilError::Input(format!("question {} is none that the teachers are asked", other.id)));
         }
-        let _waiting = Waiting::new(&self.shared.waiting);
+        let _waiting: Vec<Waiting<'_>> = self.shared.waiting.values().map(Waiting::new).collect();
         loop {
             let answers = self.shared.answers();
             let is_settled = |teacher: &String, question: &Question| {
@@ -233,7 +234,7 @@ impl TeacherSource for TeacherFeed {
         if !self.shared.questions.contains(question) || !self.teachers.iter().any(|name| name == teacher) {
             return Err(RilError::Input(format!("question {question} is none that teacher {teacher} is asked")));
         }
-        let _waiting = Waiting::new(&self.shared.waiting);
+        let _waiting = Waiting::new(&self.shared.waiting[teacher]);
         let mut answers = self.shared.answers();
         loop {
             if let Some(texts) = answers.settled.get(teacher).and_then(|of| of.get(question)) {
@@ -290,8 +291,14 @@ impl Teacher {
                 Ok(()) => return Err(RilError::Input("it was asked to stop".into())),
                 Err(error) => error,
             };
+            // Whoever waits hears of it; for who comes later it is tried once more.
+            let is_over = self.shared.is_waited_for(&self.plan.teacher);
             (self.shared.tell)(&self.plan.teacher, &error);
-            if !self.shared.rest() || self.shared.is_stopped() {
+            if is_over {
+                return Err(error);
+            }
+            self.shared.rest(&self.plan.teacher);
+            if self.shared.is_stopped() {
                 return Err(error);
             }
         }

@@ -15,7 +15,7 @@ use super::teach::{TeachPlan, TeachReport};
 use crate::data::Record;
 use crate::error::RilError;
 use crate::rollout::mix_seed;
-use crate::teacher::is_cut;
+use crate::teacher::{REFUSED, is_cut};
 
 /// One line of the file: what [`TeacherCache`](crate::TeacherCache) reads, and where it comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,8 +39,9 @@ pub(super) struct Line {
     usage: Option<Usage>,
 }
 
-/// What stands in the place of a reason to end on the line of a question that the server would not have.
-const REFUSED: &str = "refused";
+/// So many refusals without an answer between them, beside two for each request that may be under way, do not lie with the questions:
+/// the server has another model, no budget left, reads no pictures. Refusals are quicker than answers, and some of them are first.
+const REFUSALS_IN_A_ROW: usize = 8;
 
 impl Line {
     /// A question that `plan`'s server would not have.
@@ -56,7 +57,14 @@ impl Line {
             usage: None,
         }
     }
+
+    fn is_refused(&self) -> bool {
+        self.finish_reason == REFUSED && self.sample.is_none()
+    }
 }
+
+/// Questions, by their records, that were refused since the last answer.
+type Refusals = BTreeMap<usize, RilError>;
 
 /// One request: responses `first..first + samples` to a question.
 #[derive(Clone, Copy)]
@@ -96,6 +104,8 @@ pub(super) struct Lesson<'a> {
     slots: HashMap<String, BTreeMap<usize, Slot>>,
     /// Questions that the server will not have.
     refused: HashSet<String>,
+    /// Those of them that the listener was told of, or that the file names.
+    told: HashSet<String>,
     report: TeachReport,
 }
 
@@ -115,8 +125,8 @@ impl<'a> Lesson<'a> {
             return Err(RilError::Config(format!("question of line {line}: expected an id of its own")));
         }
         let (settings, report) = (plan.settings(), TeachReport::default());
-        let (slots, refused) = (HashMap::new(), HashSet::new());
-        let mut lesson = Self { plan, records, settings, slots, refused, report };
+        let (slots, refused, told) = (HashMap::new(), HashSet::new(), HashSet::new());
+        let mut lesson = Self { plan, records, settings, slots, refused, told, report };
         for line in lines.iter().filter(|line| line.teacher == plan.teacher) {
             if line.settings != lesson.settings {
                 return Err(RilError::Config(format!(
@@ -127,25 +137,29 @@ impl<'a> Lesson<'a> {
                     lesson.settings
                 )));
             }
-            if line.finish_reason == REFUSED {
+            if line.is_refused() {
                 lesson.refused.insert(line.question.clone());
                 continue;
             }
+            // What came after it was asked for again.
+            lesson.refused.remove(&line.question);
             lesson.report.found += 1;
             lesson.note(line);
         }
+        lesson.told.clone_from(&lesson.refused);
         Ok(lesson)
     }
 
     /// Asks also about what the server would not have before.
     pub(super) fn ask_refused_again(&mut self) {
-        self.refused.clear();
+        (self.refused, self.told) = Default::default();
     }
 
     /// Asks until nothing is missing, or `listener` asks to stop. What is missing of a question comes before later ones, also where an
     /// answer that was cut is asked for again.
     pub(super) fn carry_out(&mut self, client: &ChatClient, listener: &mut impl Listener) -> Result<(), RilError> {
         let (plan, records, settings) = (self.plan, self.records, self.settings.clone());
+        let most_refusals = REFUSALS_IN_A_ROW + 2 * client.config().max_in_flight;
         let mut failure = None;
         self.report.is_interrupted = false;
         loop {
@@ -160,37 +174,83 @@ impl<'a> Lesson<'a> {
                 let job = lock(&queue).pop_front()?;
                 Some((job, plan.ask(client, &records[job.record].1, job, &settings)))
             };
-            let (mut done, mut is_stopped) = (0, false);
+            let (mut done, mut is_stopped, mut refusals) = (0, false, Refusals::new());
             client.parallel(turns, ask, |_, turn| {
                 let Some((job, answer)) = turn else { return ControlFlow::Continue(()) };
-                let question = id(&records[job.record].1);
                 done += 1;
-                let flow = match answer.and_then(|lines| listener.keep(&lines).map(|()| lines)) {
-                    Ok(lines) => {
-                        self.report.added += lines.len();
-                        lines.iter().for_each(|line| self.note(line));
-                        let again = self.again(job.record, lines.iter().filter_map(|line| line.sample));
-                        let mut queue = lock(&queue);
-                        again.into_iter().rev().for_each(|job| queue.push_front(job));
-                        drop(queue);
-                        listener.answered(self, question)
-                    }
+                let taken = match answer {
+                    Ok(lines) => self.take(job, &lines, &queue, listener, &mut refusals),
                     Err(error) if error.is_refusal() => {
-                        let is_first = self.refused.insert(question.to_owned());
                         lock(&queue).retain(|open| open.record != job.record);
-                        let told = if is_first { listener.refused(question, error) } else { Ok(()) };
-                        told.map_or_else(|error| stop_for(&mut failure, error), |()| ControlFlow::Continue(()))
+                        let question = id(&records[job.record].1);
+                        self.refused.insert(question.to_owned());
+                        if !self.told.contains(question) {
+                            refusals.entry(job.record).or_insert(error);
+                        }
+                        Ok(ControlFlow::Continue(()))
                     }
                     // What a stop ends is a consequence of it.
-                    Err(error) if error.is_stop() => ControlFlow::Break(()),
-                    Err(error) => stop_for(&mut failure, error),
+                    Err(error) if error.is_stop() => Ok(ControlFlow::Break(())),
+                    Err(error) => Err(error),
                 };
+                let taken = match refusals.len() < most_refusals {
+                    true => taken,
+                    false => Err(refusals.pop_first().expect("there are many").1),
+                };
+                let flow = taken.unwrap_or_else(|error| {
+                    failure.get_or_insert(error);
+                    ControlFlow::Break(())
+                });
                 is_stopped |= flow.is_break();
                 flow
             });
+            if failure.is_none() && !is_stopped {
+                failure = self.settle_refusals(&mut refusals, listener).err();
+            }
+            // What was not told is asked again.
+            self.refused.retain(|question| self.told.contains(question));
             // A client that was stopped before does nothing.
             self.report.is_interrupted = (is_stopped || done == 0) && !self.jobs().is_empty();
         }
+    }
+
+    /// Answers to a question: they are kept, count, and say of those that were refused that it lies with them.
+    fn take(
+        &mut self,
+        job: Job,
+        lines: &[Line],
+        queue: &Mutex<VecDeque<Job>>,
+        listener: &mut impl Listener,
+        refusals: &mut Refusals,
+    ) -> Result<ControlFlow<()>, RilError> {
+        let question = id(&self.records[job.record].1);
+        // Another request about it was refused meanwhile: it is left out.
+        if self.refused.contains(question) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        listener.keep(lines)?;
+        self.report.added += lines.len();
+        lines.iter().for_each(|line| self.note(line));
+        let again = self.again(job.record, lines.iter().filter_map(|line| line.sample));
+        let mut queue = lock(queue);
+        again.into_iter().rev().for_each(|job| queue.push_front(job));
+        drop(queue);
+        let flow = listener.answered(self, question);
+        self.settle_refusals(refusals, listener)?;
+        Ok(flow)
+    }
+
+    /// Tells of questions that were refused, once the server has shown that it answers others.
+    fn settle_refusals(&mut self, refusals: &mut Refusals, listener: &mut impl Listener) -> Result<(), RilError> {
+        while let Some((record, error)) = refusals.pop_first() {
+            if self.report.found + self.report.added == 0 {
+                return Err(error);
+            }
+            let question = id(&self.records[record].1);
+            listener.refused(question, error)?;
+            self.told.insert(question.to_owned());
+        }
+        Ok(())
     }
 
     /// Requests for those of these responses that are still missing and may be asked for again.
@@ -280,12 +340,6 @@ impl<'a> Lesson<'a> {
         }
         jobs
     }
-}
-
-/// Keeps the first failure.
-fn stop_for(failure: &mut Option<RilError>, error: RilError) -> ControlFlow<()> {
-    failure.get_or_insert(error);
-    ControlFlow::Break(())
 }
 
 /// What a panic left is whole: each change is one call.
