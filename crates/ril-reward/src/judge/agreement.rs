@@ -92,7 +92,11 @@ impl fmt::Display for Agreement {
         row(f, "judged correct", self.true_correct, self.false_correct)?;
         row(f, "judged incorrect", self.false_incorrect, self.true_incorrect)?;
         writeln!(f, "{:<18}{:>8}", "unparsed", self.unparsed)?;
-        write!(f, "agreement {:.1} %, Cohen's kappa {:.3}", 100.0 * self.accuracy(), self.kappa())
+        if self.judged() == 0 {
+            return write!(f, "no agreement to measure: no verdict could be read");
+        }
+        write!(f, "agreement {:.1} %, Cohen's kappa ", 100.0 * self.accuracy())?;
+        if self.kappa().is_nan() { write!(f, "undefined: one kind of label") } else { write!(f, "{:.3}", self.kappa()) }
     }
 }
 
@@ -121,6 +125,23 @@ mod tests {
             "                     right   wrong\njudged correct          20       5\njudged incorrect        10      15\n\
              unparsed                 1\nagreement 70.0 %, Cohen's kappa 0.400"
         );
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_said() {
+        let told = |labels: &[bool], verdict: Verdict| {
+            let counts = Agreement::of(labels, &vec![verdict; labels.len()]).expect("as many labels as verdicts");
+            counts.to_string().lines().last().unwrap_or_default().to_owned()
+        };
+        assert_eq!(
+            told(&[true, false], Verdict::Unparsed("hm".into())),
+            "no agreement to measure: no verdict could be read"
+        );
+        assert_eq!(
+            told(&[true, true], Verdict::Correct),
+            "agreement 100.0 %, Cohen's kappa undefined: one kind of label"
+        );
+        assert_eq!(told(&[true, false], Verdict::Correct), "agreement 50.0 %, Cohen's kappa 0.000");
     }
 
     #[test]
