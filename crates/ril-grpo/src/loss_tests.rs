@@ -196,8 +196,21 @@ impl Case {
         }
     }
 
-    /// Whether a sampler ratio lies on a bound, where `f32` and `f64` may fall on different sides.
+    /// Whether a number lies on a bound, where `f32` and `f64` may fall on different sides.
     fn is_on_a_bound(&self) -> bool {
+        self.has_ratio_on_a_bound() || self.has_entropy_on_a_bound()
+    }
+
+    /// An entropy beside the threshold; one that is the threshold itself is so in both.
+    fn has_entropy_on_a_bound(&self) -> bool {
+        let Some(share) = self.entropy_share else { return false };
+        let batch = self.scalar();
+        let threshold = self.entropy_threshold(&batch.completion_mask, share);
+        let gaps = rows(&self.entropy).concat().into_iter().map(|entropy| (entropy - threshold).abs());
+        gaps.into_iter().any(|gap| gap > 0.0 && gap < 1e-5)
+    }
+
+    fn has_ratio_on_a_bound(&self) -> bool {
         let Some(correction) = self.correction else { return false };
         let batch = self.scalar();
         let free = SamplerCorrection { min_ratio: 0.0, max_ratio: f64::MAX, ..correction };
@@ -220,13 +233,16 @@ impl Case {
 
     /// The `share` tokens of highest entropy, by counting: a token is among them unless too many are below the quantile.
     fn top_entropy(&self, mask: &[Vec<bool>], share: f64) -> Vec<Vec<bool>> {
-        let table = rows(&self.entropy);
+        let threshold = self.entropy_threshold(mask, share);
+        rows(&self.entropy).iter().map(|row| row.iter().map(|&entropy| entropy >= threshold).collect()).collect()
+    }
+
+    fn entropy_threshold(&self, mask: &[Vec<bool>], share: f64) -> f64 {
         let mut trained = Vec::new();
-        for (i, row) in table.iter().enumerate() {
+        for (i, row) in rows(&self.entropy).iter().enumerate() {
             trained.extend((0..SEQ).filter(|&t| self.has_policy(mask, i, t)).map(|t| row[t]));
         }
-        let threshold = scalar::quantile(&trained, 1.0 - share);
-        table.iter().map(|row| row.iter().map(|&entropy| entropy >= threshold).collect()).collect()
+        scalar::quantile(&trained, 1.0 - share)
     }
 
     fn totals(&self, mask: &[Vec<bool>], is_top_entropy: Option<&[Vec<bool>]>) -> LossTotals {
