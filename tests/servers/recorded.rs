@@ -14,7 +14,7 @@ use ril::client::{ChatClient, ChatRequest, ClientConfig};
 use ril::data::{read_lines, read_records};
 use ril::models::checkpoint::WeightType;
 use ril::models::image::open_image;
-use ril::models::{CausalLm, LoraConfig, Qwen2_5Vl};
+use ril::models::{CausalLm, LoraConfig, ModelInput, Padding, Qwen2_5Vl, TokenBatch};
 use ril::reward::{Agreement, HttpJudge, Judge, LabelledAnswer, PromptTemplate, RewardError, Sample, Verdict};
 use ril::server::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig, TeachPlan, teach};
 use ril::{
@@ -28,6 +28,8 @@ use crate::support::{Server, client};
 
 /// Where the recorded vLLM read adapters.
 const ADAPTERS: &str = "/tmp/ril-adapters";
+/// Where the recorded SGLang read weights.
+const WEIGHTS: &str = "/tmp/ril-weights";
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
@@ -133,11 +135,38 @@ impl Judge for HasE {
 fn served_loop(client: ChatClient, here: &Path) -> (Vec<StageMetrics>, Qwen2_5Vl) {
     let lora = LoraConfig { rank: 4, alpha: 8.0, ..LoraConfig::default() };
     let student = Qwen2_5Vl::from_folder(&fixture("student"), &Device::flex().autodiff()).unwrap();
-    let student = student.with_lora(&lora, 3).unwrap();
+    let folder = AdapterFolder { here: here.to_path_buf(), at_server: ADAPTERS.into() };
+    steps(student.with_lora(&lora, 3).unwrap(), client, Some(folder), |rollout, trainer| {
+        let save = |folder: &Path| Ok::<_, RilError>(trainer.policy().save_adapter(folder, WeightType::F32)?);
+        rollout.push_adapter(trainer.next_step() as u64, save)
+    })
+}
+
+/// The same with all weights, which the server reads from a folder.
+fn served_whole(client: ChatClient, here: &Path) -> (Vec<StageMetrics>, Qwen2_5Vl) {
+    let student = Qwen2_5Vl::from_folder(&fixture("student"), &Device::flex().autodiff()).unwrap();
+    steps(student, client, None, |rollout, trainer| {
+        let name = format!("step-{}", trainer.next_step());
+        trainer.policy().save(&here.join(&name), WeightType::F32)?;
+        rollout.push_weights(trainer.next_step() as u64, &Path::new(WEIGHTS).join(name))
+    })
+}
+
+/// One with a picture, one without.
+fn questions(student: &Qwen2_5Vl) -> [Question; 2] {
     let picture = Arc::new(open_image(&fixture("waves.png")).unwrap());
-    let questions = [("seen", vec![picture]), ("plain", vec![])].map(|(id, pictures)| {
-        Question::encode(&student, id.into(), pictures, "What is it?".into(), "a cat".into()).unwrap()
-    });
+    [("seen", vec![picture]), ("plain", vec![])].map(|(id, pictures)| {
+        Question::encode(student, id.into(), pictures, "What is it?".into(), "a cat".into()).unwrap()
+    })
+}
+
+fn steps(
+    student: Qwen2_5Vl,
+    client: ChatClient,
+    adapter_folder: Option<AdapterFolder>,
+    push: impl FnMut(&mut ServerRollout, &RilTrainer<Qwen2_5Vl, HasE>) -> Result<(), RilError>,
+) -> (Vec<StageMetrics>, Qwen2_5Vl) {
+    let questions = questions(&student);
     let mut config = RilConfig::dr_grpo(12, 3);
     (config.groups.questions_per_step, config.groups.students_per_question) = (2, 4);
     (config.sampling.top_p, config.sampling.top_k, config.sampling.repetition_penalty) = (1.0, 0, 1.0);
@@ -149,12 +178,8 @@ fn served_loop(client: ChatClient, here: &Path) -> (Vec<StageMetrics>, Qwen2_5Vl
         model: "student".into(),
         tokens: SampledTokens::Returned,
         samples_per_request: None,
-        adapter_folder: Some(AdapterFolder { here: here.to_path_buf(), at_server: ADAPTERS.into() }),
+        adapter_folder,
         adapter_prefix: "student".into(),
-    };
-    let push = |rollout: &mut ServerRollout, trainer: &RilTrainer<Qwen2_5Vl, HasE>| {
-        let save = |folder: &Path| Ok::<_, RilError>(trainer.policy().save_adapter(folder, WeightType::F32)?);
-        rollout.push_adapter(trainer.next_step() as u64, save)
     };
     let rollout = ServerRollout::new(client, rollout, &forbidden);
     let mut stage = ServedStage::new(trainer, rollout, push, SampleTime::BeforeStep);
@@ -179,6 +204,77 @@ fn vllm_samples_from_the_adapters_that_training_makes() {
     let most: f32 = lora.b.val().abs().max().into_scalar();
     assert!(most > 0.01, "{most}");
     assert_eq!(server.requests("/v1/load_lora_adapter").len(), 3);
+}
+
+/// SGLang reads all weights from a folder before each step. Its log-probabilities are those of what it drew from: without the tokens
+/// that a bias forbids. With these taken out here as well, it gives the same tokens the same log-probabilities, with a picture too.
+#[test]
+fn sglang_samples_from_the_weights_that_training_makes() {
+    let server = replay("sglang.jsonl");
+    let folder = tempfile::tempdir().unwrap();
+    let (metrics, _) = served_whole(client(&[&server]), folder.path());
+    assert!(metrics.iter().all(|metrics| metrics.get("sampler/staleness") == Some(0.0)));
+    let read = |name: &str| Qwen2_5Vl::from_folder(&folder.path().join(name), &Device::flex()).unwrap();
+    let mut models = (0..3).map(|step| read(&format!("step-{step}")));
+    let (mut model, mut compared, mut largest) = (None, 0, 0.0_f32);
+    for (_, exchange) in read_lines::<Exchange>(&fixture("sglang.jsonl")).unwrap() {
+        if exchange.path == "/update_weights_from_disk" {
+            model = models.next();
+            continue;
+        }
+        let model = model.as_ref().unwrap();
+        let [seen, plain] = questions(model);
+        let is_seen = exchange.request["messages"][0]["content"].is_array();
+        let question = if is_seen { seen } else { plain };
+        let response: Value = serde_json::from_str(&exchange.response).unwrap();
+        for choice in response["choices"].as_array().unwrap() {
+            let ids: Vec<u32> = serde_json::from_value(choice["response_token_ids"].clone()).unwrap();
+            let tokens = choice["logprobs"]["content"].as_array().unwrap();
+            for (ours, theirs) in allowed_log_probs(model, &question, &ids).iter().zip(tokens) {
+                largest = largest.max((ours - theirs["logprob"].as_f64().unwrap() as f32).abs());
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 250, "{compared}");
+    assert!(largest < 1e-3, "{largest}");
+    println!("largest gap {largest:e} of {compared} tokens");
+    // The weights did move.
+    let weight = |model: &Qwen2_5Vl| model.model.layers[0].self_attn.q_proj.weight.val();
+    let most: f32 = (weight(&read("step-2")) - weight(&read("step-0"))).abs().max().into_scalar();
+    assert!(most > 1e-2, "{most}");
+}
+
+/// Log-probability of each token of a completion among those that the student may write.
+fn allowed_log_probs(model: &Qwen2_5Vl, question: &Question, completion: &[u32]) -> Vec<f32> {
+    let prompt = &question.prompt;
+    let row = [prompt.token_ids.as_slice(), completion].concat();
+    let placements = (0..prompt.images.as_ref().map_or(0, |images| images.grid_thw.len())).collect();
+    let tokens = TokenBatch::padded(std::slice::from_ref(&row), 0, Padding::Right);
+    let input = ModelInput { tokens, images: prompt.images.clone(), placements };
+    let logits = model.lm_head(model.hidden_states(&input, None).unwrap());
+    let vocab = logits.dims()[2];
+    let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
+    let forbidden = model.forbidden_ids();
+    let first = prompt.token_ids.len() - 1;
+    let log_prob = |(at, &id): (usize, &u32)| {
+        let logits = &logits[(first + at) * vocab..][..vocab];
+        let allowed = (0..vocab).filter(|id| !forbidden.contains(&(*id as u32)));
+        logits[id as usize] - allowed.map(|id| logits[id].exp()).sum::<f32>().ln()
+    };
+    completion.iter().enumerate().map(log_prob).collect()
+}
+
+/// Makes `sglang.jsonl`, when the recorder writes to it.
+#[test]
+#[ignore = "needs SGLang"]
+fn record_sglang() {
+    let url = std::env::var("RIL_RECORD_SGLANG").expect("RIL_RECORD_SGLANG holds the address of the recorder");
+    let config = ClientConfig { max_in_flight: 1, ..ClientConfig::new([url]) };
+    let (metrics, _) = served_whole(ChatClient::new(config).unwrap(), Path::new(WEIGHTS));
+    for metrics in metrics {
+        println!("{metrics:?}");
+    }
 }
 
 /// Makes `vllm.jsonl`, when the recorder writes to it.

@@ -36,8 +36,8 @@ pub struct ChatChoice {
     pub finish_reason: FinishReason,
     #[serde(default)]
     logprobs: Option<ChoiceLogProbs>,
-    /// Ids of the completion, when asked for.
-    #[serde(default)]
+    /// Ids of the completion, when asked for: vLLM's `token_ids`, SGLang's `response_token_ids`.
+    #[serde(default, alias = "response_token_ids")]
     pub token_ids: Option<Vec<u32>>,
     /// Ids of the prompt, where SGLang puts them.
     #[serde(default)]

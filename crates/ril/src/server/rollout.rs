@@ -169,6 +169,9 @@ impl ServerRollout {
 
     /// Loads a checkpoint folder into every server (SGLang's `/update_weights_from_disk`) and samples from it from now on.
     ///
+    /// Start SGLang with `SGLANG_VLM_CACHE_SIZE_MB=0` where the student reads pictures: version 0.5.23 else goes on with what the vision
+    /// tower of before made of them.
+    ///
     /// vLLM has no such call: push adapters, or restart it on the saved folder and say so with [`Self::set_policy_step`].
     ///
     /// # Errors
