@@ -238,7 +238,7 @@ fn a_judge_and_a_sampler_may_stand_behind_servers() {
     let student = Qwen2_5Vl::from_folder(&folder.path().join("model"), &Device::flex()).unwrap();
     let prompt = ril::Prompt::encode(&student, &[ril::models::Message::user("what is the sum ?")]).unwrap().token_ids;
     let answer = student.encode_response("so it is 3").unwrap();
-    let (sampler, sampled) = tiny_server::serve(move |_, body| {
+    let (sampler, requests) = tiny_server::serve(move |_, body| {
         let tokens: Vec<Value> = answer.iter().map(|_| json!({"token": "x", "logprob": -2.0})).collect();
         let choice = |i| {
             json!({"index": i, "message": {"content": "so it is 3"}, "finish_reason": "stop", "token_ids": answer,
@@ -260,7 +260,7 @@ fn a_judge_and_a_sampler_may_stand_behind_servers() {
         folder.path().display()
     );
     assert_eq!(run(&servers), Ok(Outcome::Finished));
-    let sampled: Vec<(String, Value)> = sampled.lock().unwrap().clone();
+    let sampled: Vec<(String, Value)> = requests.lock().unwrap().clone();
     let models: Vec<&str> = sampled.iter().filter_map(|(_, body)| body["model"].as_str()).collect();
     // Two arms of two steps, each asked of an adapter of its own; sampling ahead, both steps ask that of step 0.
     assert_eq!(models.len(), 4, "{models:?}");
@@ -287,6 +287,18 @@ fn a_judge_and_a_sampler_may_stand_behind_servers() {
     assert!(folder.path().join("run/verdicts.redb").exists());
     let settings = std::fs::read_to_string(folder.path().join("run/settings.json")).unwrap();
     assert!(settings.contains(&judge), "{settings}");
+
+    // Without adapters whole models are pushed, each under a name of its own; one is left.
+    let servers = servers.replace("--lora-rank 2", "").replace("/adapters", "/models").replace("/run ", "/run-whole ");
+    assert_eq!(run(&servers), Ok(Outcome::Finished));
+    let pushed: Vec<Value> =
+        requests.lock().unwrap().iter().filter(|r| r.0 == "/update_weights_from_disk").map(|r| r.1.clone()).collect();
+    let versions: std::collections::BTreeSet<String> =
+        pushed.iter().map(|body| body["weight_version"].to_string()).collect();
+    assert_eq!((pushed.len(), versions.len()), (4, 4), "{pushed:?}");
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path().join("models")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "the last one of each arm: {left:?}");
 }
 
 #[test]

@@ -255,7 +255,7 @@ mod tests {
             "--model m --data d --teacher-model t",
             "--teacher-answers 3",
             "--teacher-max-tokens 3",
-            "--lora-rank 3 --rollout-model m",
+            "--rollout-model m",
             "--validation",
             "--quick",
             "--model m --data d --teacher-responses t",
@@ -310,6 +310,5 @@ mod tests {
         let endless = Settings::try_parse_from(["ril_qwen", "--lora-rank", "2", "--lora-alpha", "inf"]).unwrap();
         assert!(endless.check().unwrap_err().contains("lora_alpha"));
         assert_eq!(refusal("--lora-alpha 4"), ErrorKind::MissingRequiredArgument);
-        assert_eq!(refusal("--rollout-model m"), ErrorKind::MissingRequiredArgument);
     }
 }

@@ -20,11 +20,12 @@ pub struct Places {
     /// Address of a server whose model is a teacher that answers while the run trains; several share the load
     #[arg(long, value_name = "URL")]
     pub teacher_server: Vec<String>,
-    /// Address of a vLLM server that samples the student's answers in the loops; it is pushed the adapters. Start it with
-    /// --enable-lora --logprobs-mode processed_logprobs, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True
+    /// Address of a server that samples the student's answers in the loops. With --lora-rank it is vLLM, which is pushed the adapters:
+    /// start it with --enable-lora --logprobs-mode processed_logprobs, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True. Without, it is SGLang,
+    /// which is pushed whole models: start it with SGLANG_VLM_CACHE_SIZE_MB=0
     #[arg(long, value_name = "URL")]
     pub rollout_server: Vec<String>,
-    /// Folder for the adapters, which this program and the sampling server see under the same absolute path
+    /// Folder for adapters and pushed models, which this program and the sampling server see under the same absolute path
     #[arg(long, value_name = "FOLDER")]
     pub adapter_folder: Option<PathBuf>,
     /// Environment variable that holds the judge's key

@@ -55,7 +55,7 @@ pub struct ServerSettings {
     #[arg(long, default_value_t = 1024)]
     pub teacher_max_tokens: usize,
     /// The student, as the sampling server names it: what --model is
-    #[arg(long, requires = "lora_rank", value_name = "NAME")]
+    #[arg(long, value_name = "NAME")]
     pub rollout_model: Option<String>,
     /// Sample a step's answers while the step before is computed: one step stale, corrected by importance
     #[arg(long, requires = "rollout_model")]
@@ -244,8 +244,11 @@ impl ServerSettings {
 }
 
 fn push(rollout: &mut ServerRollout, trainer: &RilTrainer<Qwen2_5Vl, RunJudge>) -> Result<(), RilError> {
-    let save = |folder: &std::path::Path| Ok(trainer.policy().save_adapter(folder, WeightType::F32)?);
-    rollout.push_adapter(trainer.next_step() as u64, save)
+    let (policy, step) = (trainer.policy(), trainer.next_step() as u64);
+    match policy.has_lora() {
+        true => rollout.push_adapter(step, |folder| Ok(policy.save_adapter(folder, WeightType::F32)?)),
+        false => rollout.push_model(step, |folder| Ok(policy.save(folder, WeightType::F32)?)),
+    }
 }
 
 type Push = fn(&mut ServerRollout, &RilTrainer<Qwen2_5Vl, RunJudge>) -> Result<(), RilError>;

@@ -12,8 +12,10 @@ use ril::models::generate::SamplingParams;
 use ril::models::image::{RgbImage, decode_image, resize_bicubic};
 use ril::models::{CausalLm, ChatModel, Qwen2_5Vl};
 use ril::reward::{Judge, RewardError, RuleJudge, Sample, Verdict};
-use ril::server::{SampledTokens, ServerRollout, ServerRolloutConfig};
-use ril::{Question, RilConfig, RilTrainer, Rollout, SampleTime, ServedStage, Stage, TeacherCache, TrainingData};
+use ril::server::{AdapterFolder, SampledTokens, ServerRollout, ServerRolloutConfig};
+use ril::{
+    Question, RilConfig, RilError, RilTrainer, Rollout, SampleTime, ServedStage, Stage, TeacherCache, TrainingData,
+};
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
@@ -36,14 +38,19 @@ pub fn engine() -> Server {
 }
 
 pub fn engine_answers() -> impl Fn(&str, &Value) -> ResponseTemplate + Send + Sync + 'static {
+    let sampled = engine_samples();
+    move |path, body| match path {
+        "/v1/chat/completions" => ResponseTemplate::new(200).set_body_json(sampled(body)),
+        _ => ResponseTemplate::new(200).set_body_string("Success"),
+    }
+}
+
+fn engine_samples() -> impl Fn(&Value) -> Value + Send + Sync + 'static {
     let student = student(&Device::flex());
     let prompts: Vec<(String, Vec<u32>)> =
         questions(&student).iter().map(|q| (q.text.clone(), q.prompt.token_ids.clone())).collect();
     let ids = student.encode_response(WORD).unwrap();
-    move |path, body| {
-        if path != "/v1/chat/completions" {
-            return ResponseTemplate::new(200).set_body_string("Success");
-        }
+    move |body| {
         let content = &body["messages"][0]["content"];
         let text = content.as_str().or_else(|| content[1]["text"].as_str()).unwrap();
         let prompt = &prompts.iter().find(|(question, _)| question == text).unwrap().1;
@@ -53,7 +60,7 @@ pub fn engine_answers() -> impl Fn(&str, &Value) -> ResponseTemplate + Send + Sy
                    "logprobs": {"content": tokens}})
         };
         let choices: Vec<Value> = (0..samples(body)).map(choice).collect();
-        ResponseTemplate::new(200).set_body_json(json!({"choices": choices, "prompt_token_ids": prompt}))
+        json!({"choices": choices, "prompt_token_ids": prompt})
     }
 }
 
@@ -129,8 +136,44 @@ fn full_weights_are_pushed_where_the_server_can_take_them() {
     let server = engine();
     let mut rollout = ServerRollout::new(client(&[&server]), config(), &[]);
     rollout.push_weights(5, Path::new("/mnt/student")).unwrap();
-    assert_eq!(server.requests("/update_weights_from_disk"), [json!({"model_path": "/mnt/student"})]);
+    let pushed = json!({"model_path": "/mnt/student", "weight_version": "student-step-5"});
+    assert_eq!(server.requests("/update_weights_from_disk"), [pushed]);
     assert_eq!(rollout.policy_step(), 5);
+}
+
+/// It says which weights it has: those that it began with.
+#[test]
+fn a_server_that_lost_the_weights_is_noticed() {
+    let (student, sampled) = (student(&Device::flex()), engine_samples());
+    let version = Arc::new(std::sync::Mutex::new("default".to_owned()));
+    let loaded = version.clone();
+    let server = Server::new(move |path, body| {
+        if path == "/update_weights_from_disk" {
+            *loaded.lock().unwrap() = body["weight_version"].as_str().unwrap().to_owned();
+        }
+        if path != "/v1/chat/completions" {
+            return ResponseTemplate::new(200).set_body_string("{\"success\":true}");
+        }
+        let mut answer = sampled(body);
+        answer["metadata"] = json!({"weight_version": *loaded.lock().unwrap()});
+        ResponseTemplate::new(200).set_body_json(answer)
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let folders = AdapterFolder { here: folder.path().to_path_buf(), at_server: "/mnt/models".into() };
+    let config = ServerRolloutConfig { adapter_folder: Some(folders), ..config() };
+    let mut rollout = ServerRollout::new(client(&[&server]), config, &[]);
+    let save = |path: &Path| std::fs::create_dir_all(path).map_err(RilError::io(path));
+    for step in 1..3 {
+        rollout.push_model(step, save).unwrap();
+        rollout.sample(&questions(&student)[..1], &params()).unwrap();
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["student-step-2"]);
+    let pushed = json!({"model_path": "/mnt/models/student-step-2", "weight_version": "student-step-2"});
+    assert_eq!(server.requests("/update_weights_from_disk").last(), Some(&pushed));
+    "default".clone_into(&mut version.lock().unwrap());
+    let error = rollout.sample(&questions(&student)[..1], &params()).unwrap_err();
+    assert!(error.to_string().contains("started anew"), "{error}");
 }
 
 fn trainer(student: Qwen2_5Vl, correction: Option<SamplerCorrection>) -> RilTrainer<Qwen2_5Vl, RuleJudge> {

@@ -42,10 +42,10 @@ pub struct ServerRolloutConfig {
     /// Samples asked for in one request, `n`; `None` for all samples of a question.
     #[serde(default)]
     pub samples_per_request: Option<usize>,
-    /// Where adapters are written, and read by the server: a folder that both see. `None` when only full weights are pushed.
+    /// Where adapters and models are written, and read by the server: a folder that both see. `None` when neither is pushed from here.
     #[serde(default)]
     pub adapter_folder: Option<AdapterFolder>,
-    /// Adapters are named `PREFIX-step-N`. It must be new for each run and each arm of a run: a server keeps what it computed for
+    /// Adapters and pushed weights are named `PREFIX-step-N`. It must be new for each run and each arm of a run: a server keeps what it computed for
     /// a prompt by the adapter's name, and would sample from what an adapter of that name once was.
     #[serde(default = "default_prefix")]
     pub adapter_prefix: String,
@@ -101,6 +101,10 @@ pub struct ServerRollout {
     current: String,
     /// Steps that the policy had done when the weights of `current` were pushed.
     step: u64,
+    /// Name of the weights that were pushed, where they are whole.
+    weights: Option<String>,
+    /// Their folder.
+    model_folder: Option<String>,
 }
 
 impl ServerRollout {
@@ -109,7 +113,7 @@ impl ServerRollout {
     #[must_use]
     pub fn new(client: ChatClient, config: ServerRolloutConfig, forbidden_ids: &[u32]) -> Self {
         let forbidden = forbidden_ids.iter().map(|id| (id.to_string(), -100.0)).collect();
-        Self { client, current: config.model.clone(), config, forbidden, step: 0 }
+        Self { client, current: config.model.clone(), config, forbidden, step: 0, weights: None, model_folder: None }
     }
 
     /// Steps that the policy had done when the weights in use were pushed.
@@ -167,7 +171,8 @@ impl ServerRollout {
         self.client.post_to(url, LOAD_ADAPTER, &adapter(folders, &self.current)).map(|_| ()).map_err(failed)
     }
 
-    /// Loads a checkpoint folder into every server (SGLang's `/update_weights_from_disk`) and samples from it from now on.
+    /// Loads a checkpoint folder into every server (SGLang's `/update_weights_from_disk`) and samples from it from now on. Samples
+    /// whose server names other weights are an error: it was started anew.
     ///
     /// Start SGLang with `SGLANG_VLM_CACHE_SIZE_MB=0` where the student reads pictures: version 0.5.23 else goes on with what the vision
     /// tower of before made of them.
@@ -177,9 +182,33 @@ impl ServerRollout {
     /// # Errors
     /// [`RilError::Push`] when a server refuses.
     pub fn push_weights(&mut self, step: u64, folder_at_server: &Path) -> Result<(), RilError> {
-        self.post("/update_weights_from_disk", &json!({"model_path": folder_at_server}))?;
+        let version = format!("{}-step-{step}", self.config.adapter_prefix);
+        let body = json!({"model_path": folder_at_server, "weight_version": version});
+        self.post("/update_weights_from_disk", &body)?;
         self.set_policy_step(step);
+        self.weights = Some(version);
         Ok(())
+    }
+
+    /// [`Self::push_weights`] of a model that `save` writes to the path that it is given, in the folder of the adapters. The folder of before
+    /// is removed.
+    ///
+    /// # Errors
+    /// [`RilError::Config`] without an `adapter_folder`; what `save` says; [`RilError::Push`].
+    pub fn push_model(&mut self, step: u64, save: impl FnOnce(&Path) -> Result<(), RilError>) -> Result<(), RilError> {
+        let Some(folders) = self.config.adapter_folder.clone() else {
+            return Err(RilError::Config("rollout: adapter_folder is needed to push models".into()));
+        };
+        let name = format!("{}-step-{step}", self.config.adapter_prefix);
+        save(&folders.here.join(&name))?;
+        self.push_weights(step, &folders.at_server.join(&name))?;
+        match self.model_folder.replace(name.clone()) {
+            Some(before) if before != name => {
+                let folder = folders.here.join(before);
+                std::fs::remove_dir_all(&folder).map_err(RilError::io(&folder))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Says that the servers were given, by other means, the weights of the policy after this step.
@@ -214,6 +243,14 @@ impl ServerRollout {
     }
 
     fn responses(&self, question: &Question, response: &ChatResponse) -> Result<Vec<Response>, RilError> {
+        if let (Some(pushed), Some(got)) = (&self.weights, response.weight_version())
+            && got != pushed
+        {
+            return Err(RilError::Input(format!(
+                "question {}: the server samples from the weights {got:?}, not from {pushed:?}: it was started anew",
+                question.id
+            )));
+        }
         if let (SampledTokens::Returned, Some(ids)) = (self.config.tokens, response.prompt_ids())
             && ids != question.prompt.token_ids
         {
