@@ -16,21 +16,15 @@ pub struct ChatResponse {
     /// Tokens read and written.
     #[serde(default)]
     pub usage: Option<Usage>,
-    /// What SGLang adds.
+    /// What some servers add, in forms of their own.
     #[serde(default)]
-    metadata: Option<Metadata>,
+    metadata: Value,
     /// Ids of the prompt, where vLLM puts them: see [`Self::prompt_ids`].
     #[serde(default)]
     prompt_token_ids: Option<Vec<u32>>,
     /// For each token of the prompt, log-probabilities of that token and of its alternatives by id, nats; `None` for the first.
     #[serde(default)]
     pub prompt_logprobs: Option<Vec<Option<HashMap<u32, PromptLogProb>>>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-struct Metadata {
-    #[serde(default)]
-    weight_version: Option<String>,
 }
 
 /// One sample.
@@ -174,7 +168,7 @@ impl ChatChoice {
 impl ChatResponse {
     /// Name of the weights that answered, where the server says it (SGLang).
     pub fn weight_version(&self) -> Option<&str> {
-        self.metadata.as_ref()?.weight_version.as_deref()
+        self.metadata.get("weight_version")?.as_str()
     }
 
     /// Ids of the prompt, when asked for.

@@ -179,6 +179,21 @@ fn the_fields_of_vllm_are_sent_by_their_names() {
 }
 
 #[test]
+fn what_servers_add_in_forms_of_their_own_is_no_error() {
+    for (metadata, version) in [
+        (json!({"weight_version": "step-2"}), Some("step-2")),
+        (json!({"weight_version": 2, "request": "x"}), None),
+        (json!(["a"]), None),
+        (json!("b"), None),
+        (Value::Null, None),
+    ] {
+        let body = json!({"choices": [choice(0, "4")], "metadata": metadata, "system_fingerprint": null});
+        let server = Server::answering(vec![ResponseTemplate::new(200).set_body_json(body)]);
+        assert_eq!(client(&server.mock).chat(&request()).unwrap().weight_version(), version);
+    }
+}
+
+#[test]
 fn impossible_requests_are_not_sent() {
     let client = ChatClient::new(config("http://127.0.0.1:9")).unwrap();
     let none = ChatRequest { n: Some(0), ..request() };
