@@ -287,7 +287,7 @@ impl Teacher {
         }
         loop {
             let error = match lesson.carry_out(&self.client, &mut &*self) {
-                Ok(()) if !lesson.report().is_interrupted => return Ok(()),
+                Ok(()) if !lesson.is_interrupted() => return Ok(()),
                 Ok(()) => return Err(RilError::Input("it was asked to stop".into())),
                 Err(error) => error,
             };
@@ -304,10 +304,12 @@ impl Teacher {
         }
     }
 
-    fn settle(&self, lesson: &Lesson<'_>, question: &str) {
-        if lesson.is_settled(question) {
-            self.shared.settle(&self.plan.teacher, question, lesson.texts(question));
-        }
+    /// Number of the texts that there are of a question; `None` while some may still come.
+    fn settle(&self, lesson: &Lesson<'_>, question: &str) -> Option<usize> {
+        let texts: Vec<String> = lesson.is_settled(question).then(|| lesson.texts(question).cloned().collect())?;
+        let count = texts.len();
+        self.shared.settle(&self.plan.teacher, question, texts);
+        Some(count)
     }
 }
 
@@ -317,8 +319,7 @@ impl Listener for &Teacher {
     }
 
     fn answered(&mut self, lesson: &Lesson<'_>, question: &str) -> ControlFlow<()> {
-        self.settle(lesson, question);
-        if lesson.is_settled(question) && lesson.texts(question).is_empty() {
+        if self.settle(lesson, question) == Some(0) {
             let (question, teacher) = (question.to_owned(), self.plan.teacher.clone());
             let error = RilError::TeacherResponses { question, teacher, expected: self.plan.responses, got: 0 };
             (self.shared.tell)(&self.plan.teacher, &error);

@@ -102,10 +102,8 @@ pub(super) struct Lesson<'a> {
     settings: Value,
     /// Of each question.
     slots: HashMap<String, BTreeMap<usize, Slot>>,
-    /// Questions that the server will not have.
+    /// Questions that the server will not have, as the listener was told or the file says.
     refused: HashSet<String>,
-    /// Those of them that the listener was told of, or that the file names.
-    told: HashSet<String>,
     report: TeachReport,
 }
 
@@ -125,8 +123,8 @@ impl<'a> Lesson<'a> {
             return Err(RilError::Config(format!("question of line {line}: expected an id of its own")));
         }
         let (settings, report) = (plan.settings(), TeachReport::default());
-        let (slots, refused, told) = (HashMap::new(), HashSet::new(), HashSet::new());
-        let mut lesson = Self { plan, records, settings, slots, refused, told, report };
+        let (slots, refused) = (HashMap::new(), HashSet::new());
+        let mut lesson = Self { plan, records, settings, slots, refused, report };
         for line in lines.iter().filter(|line| line.teacher == plan.teacher) {
             if line.settings != lesson.settings {
                 return Err(RilError::Config(format!(
@@ -146,13 +144,12 @@ impl<'a> Lesson<'a> {
             lesson.report.found += 1;
             lesson.note(line);
         }
-        lesson.told.clone_from(&lesson.refused);
         Ok(lesson)
     }
 
     /// Asks also about what the server would not have before.
     pub(super) fn ask_refused_again(&mut self) {
-        (self.refused, self.told) = Default::default();
+        self.refused.clear();
     }
 
     /// Asks until nothing is missing, or `listener` asks to stop. What is missing of a question comes before later ones, also where an
@@ -182,9 +179,7 @@ impl<'a> Lesson<'a> {
                     Ok(lines) => self.take(job, &lines, &queue, listener, &mut refusals),
                     Err(error) if error.is_refusal() => {
                         lock(&queue).retain(|open| open.record != job.record);
-                        let question = id(&records[job.record].1);
-                        self.refused.insert(question.to_owned());
-                        if !self.told.contains(question) {
+                        if !self.refused.contains(id(&records[job.record].1)) {
                             refusals.entry(job.record).or_insert(error);
                         }
                         Ok(ControlFlow::Continue(()))
@@ -204,11 +199,10 @@ impl<'a> Lesson<'a> {
                 is_stopped |= flow.is_break();
                 flow
             });
+            // Else they are asked again.
             if failure.is_none() && !is_stopped {
                 failure = self.settle_refusals(&mut refusals, listener).err();
             }
-            // What was not told is asked again.
-            self.refused.retain(|question| self.told.contains(question));
             // A client that was stopped before does nothing.
             self.report.is_interrupted = (is_stopped || done == 0) && !self.jobs().is_empty();
         }
@@ -225,13 +219,14 @@ impl<'a> Lesson<'a> {
     ) -> Result<ControlFlow<()>, RilError> {
         let question = id(&self.records[job.record].1);
         // Another request about it was refused meanwhile: it is left out.
-        if self.refused.contains(question) {
+        if self.refused.contains(question) || refusals.contains_key(&job.record) {
             return Ok(ControlFlow::Continue(()));
         }
         listener.keep(lines)?;
         self.report.added += lines.len();
         lines.iter().for_each(|line| self.note(line));
-        let again = self.again(job.record, lines.iter().filter_map(|line| line.sample));
+        let missing = lines.iter().filter_map(|line| line.sample).filter(|sample| !self.is_done(question, *sample));
+        let again: Vec<Job> = missing.map(|sample| self.single(job.record, sample)).collect();
         let mut queue = lock(queue);
         again.into_iter().rev().for_each(|job| queue.push_front(job));
         drop(queue);
@@ -248,32 +243,27 @@ impl<'a> Lesson<'a> {
             }
             let question = id(&self.records[record].1);
             listener.refused(question, error)?;
-            self.told.insert(question.to_owned());
+            self.refused.insert(question.to_owned());
         }
         Ok(())
-    }
-
-    /// Requests for those of these responses that are still missing and may be asked for again.
-    fn again(&self, record: usize, samples: impl Iterator<Item = usize>) -> Vec<Job> {
-        let question = id(&self.records[record].1);
-        let Some(slots) = self.slots.get(question).filter(|_| !self.refused.contains(question)) else {
-            return Vec::new();
-        };
-        samples.filter(|sample| !self.is_done(slots.get(sample))).map(|sample| self.single(record, sample)).collect()
     }
 
     /// A request for one response, with the seed of its next try.
     fn single(&self, record: usize, first: usize) -> Job {
         let question = id(&self.records[record].1);
-        let slot = self.slots.get(question).and_then(|slots| slots.get(&first));
-        let tries = slot.map_or(0, |slot| slot.tries);
+        let tries = self.slot(question, first).map_or(0, |slot| slot.tries);
         Job { record, first, samples: 1, seed: self.plan.seed_of(question, first, tries, 1) }
     }
 
     /// What was done, and what there is.
     pub(super) fn report(&self) -> TeachReport {
-        let is_uncovered = |(_, record): &&(usize, Record)| self.texts(id(record)).is_empty();
+        let is_uncovered = |(_, record): &&(usize, Record)| self.texts(id(record)).next().is_none();
         TeachReport { uncovered: self.records.iter().filter(is_uncovered).count(), ..self.report }
+    }
+
+    /// Whether it was asked to stop before all was done.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.report.is_interrupted
     }
 
     /// Responses that are there and whole.
@@ -283,24 +273,22 @@ impl<'a> Lesson<'a> {
 
     /// The texts that are there and whole, in the order of their numbers. Of a question that the server then refused there are none:
     /// whether some came before is an accident.
-    pub(super) fn texts(&self, question: &str) -> Vec<String> {
-        if self.refused.contains(question) {
-            return Vec::new();
-        }
-        self.slots.get(question).into_iter().flatten().filter_map(|(_, slot)| slot.text.clone()).collect()
+    pub(super) fn texts(&self, question: &str) -> impl Iterator<Item = &String> {
+        let slots = self.slots.get(question).filter(|_| !self.refused.contains(question));
+        slots.into_iter().flatten().filter_map(|(_, slot)| slot.text.as_ref())
     }
 
     /// Whether nothing more is asked about a question.
     pub(super) fn is_settled(&self, question: &str) -> bool {
-        if self.refused.contains(question) {
-            return true;
-        }
-        let slots = self.slots.get(question);
-        (0..self.plan.responses).all(|sample| slots.is_some_and(|slots| self.is_done(slots.get(&sample))))
+        self.refused.contains(question) || (0..self.plan.responses).all(|sample| self.is_done(question, sample))
     }
 
-    fn is_done(&self, slot: Option<&Slot>) -> bool {
-        slot.is_some_and(|slot| slot.text.is_some() || slot.tries >= self.plan.tries)
+    fn slot(&self, question: &str, sample: usize) -> Option<&Slot> {
+        self.slots.get(question)?.get(&sample)
+    }
+
+    fn is_done(&self, question: &str, sample: usize) -> bool {
+        self.slot(question, sample).is_some_and(|slot| slot.text.is_some() || slot.tries >= self.plan.tries)
     }
 
     fn note(&mut self, line: &Line) {
@@ -319,22 +307,21 @@ impl<'a> Lesson<'a> {
 
     /// What is missing: whole requests of `samples_per_request` where nothing is there yet, else single responses.
     fn jobs(&self) -> Vec<Job> {
-        let (plan, none) = (self.plan, BTreeMap::new());
+        let plan = self.plan;
         let mut jobs = Vec::new();
         for (record, (_, asked)) in self.records.iter().enumerate() {
             let question = id(asked);
             if self.refused.contains(question) {
                 continue;
             }
-            let slots = self.slots.get(question).unwrap_or(&none);
             for first in (0..plan.responses).step_by(plan.samples_per_request) {
                 let samples = plan.samples_per_request.min(plan.responses - first);
                 let range = first..first + samples;
-                if range.clone().all(|sample| !slots.contains_key(&sample)) {
+                if range.clone().all(|sample| self.slot(question, sample).is_none()) {
                     jobs.push(Job { record, first, samples, seed: plan.seed_of(question, first, 0, samples) });
                     continue;
                 }
-                let missing = range.filter(|sample| !self.is_done(slots.get(sample)));
+                let missing = range.filter(|sample| !self.is_done(question, *sample));
                 jobs.extend(missing.map(|sample| self.single(record, sample)));
             }
         }
