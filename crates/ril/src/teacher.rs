@@ -1,5 +1,6 @@
 //! Teacher responses, keyed by question and teacher: cached, or from teachers that answer while the run trains.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
@@ -229,28 +230,30 @@ impl TeacherCache {
         offset: usize,
         student: &M,
     ) -> Result<Vec<Response>, RilError> {
+        (0..count).map(|i| self.response(question, offset + i, student)).collect()
+    }
+
+    fn response<M: ChatModel>(&self, question: &Question, turn: usize, student: &M) -> Result<Response, RilError> {
         if self.teachers.is_empty() {
             return Err(missing(question, "(none)"));
         }
-        let texts = (0..count.min(self.teachers.len())).map(|i| {
-            let teacher = (offset + i) % self.teachers.len();
-            Ok((teacher, self.plain_texts(question, teacher, student)?))
-        });
-        let texts: HashMap<usize, Vec<String>> = texts.collect::<Result<_, RilError>>()?;
-        let response = |turn: usize| {
-            let teacher = turn % self.teachers.len();
-            let texts = &texts[&teacher];
-            let text = &texts[turn / self.teachers.len() % texts.len()];
-            Ok(Response {
-                text: text.clone(),
-                token_ids: student.encode_response(text)?,
-                origin: Origin::Teacher(teacher),
-                is_truncated: false,
-                sampler_log_probs: None,
-                policy_step: None,
-            })
-        };
-        (offset..offset + count).map(response).collect()
+        let teacher = turn % self.teachers.len();
+        let name = &self.teachers[teacher];
+        let texts = self.known_texts(question, teacher, student)?;
+        let text = texts.get(turn / self.teachers.len() % texts.len().max(1)).ok_or_else(|| missing(question, name))?;
+        let text = plain_text(student, text).map_err(|reason| RilError::TeacherText {
+            question: question.id.clone(),
+            teacher: name.clone(),
+            reason,
+        })?;
+        Ok(Response {
+            text: text.to_string(),
+            token_ids: student.encode_response(text)?,
+            origin: Origin::Teacher(teacher),
+            is_truncated: false,
+            sampler_log_probs: None,
+            policy_step: None,
+        })
     }
 
     /// [`Self::responses`], or `None` where a teacher that answers while the run trains has nothing to say to the question.
@@ -271,21 +274,19 @@ impl TeacherCache {
         }
     }
 
-    /// The texts of a teacher that a student can read; at least one.
-    fn plain_texts<M: ChatModel>(
+    /// The cached texts of a teacher, or those of its source that the student can read.
+    fn known_texts<M: ChatModel>(
         &self,
         question: &Question,
         teacher: usize,
         student: &M,
-    ) -> Result<Vec<String>, RilError> {
-        let name = &self.teachers[teacher];
-        let refuse = |reason| RilError::TeacherText { question: question.id.clone(), teacher: name.clone(), reason };
-        let plain = |text: &String| plain_text(student, text).map(str::to_owned);
-        let texts: Vec<String> = match self.sources.get(&teacher) {
-            Some(source) => source.texts(&question.id, name)?.iter().filter_map(|text| plain(text).ok()).collect(),
-            None => self.texts(&question.id, teacher).iter().map(plain).collect::<Result<_, _>>().map_err(refuse)?,
+    ) -> Result<Cow<'_, [String]>, RilError> {
+        let Some(source) = self.sources.get(&teacher) else {
+            return Ok(Cow::Borrowed(self.texts(&question.id, teacher)));
         };
-        if texts.is_empty() { Err(missing(question, name)) } else { Ok(texts) }
+        let mut texts = source.texts(&question.id, &self.teachers[teacher])?;
+        texts.retain(|text| plain_text(student, text).is_ok());
+        Ok(Cow::Owned(texts))
     }
 }
 
