@@ -120,9 +120,9 @@ impl Places {
             RetryPolicy { max_attempts: self.request_attempts.unwrap_or(usual.retry.max_attempts), ..usual.retry };
         let config = ClientConfig {
             api_key_env: self.key_env(role).cloned(),
-            max_in_flight: self.requests_at_once.unwrap_or(16),
+            max_in_flight: self.requests_at_once.unwrap_or(usual.max_in_flight),
             requests_per_second: self.requests_per_second,
-            timeout_s: self.request_timeout.unwrap_or(600.0),
+            timeout_s: self.request_timeout.unwrap_or(usual.timeout_s),
             retry,
             ..usual
         };

@@ -1,6 +1,5 @@
 //! Judges, teachers and samplers behind servers: settings, and what they make.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -114,10 +113,6 @@ impl ServerSettings {
         }
     }
 
-    fn log(&self, run: &RunFolder) -> PathBuf {
-        run.file(LOG_FILE)
-    }
-
     fn extra(&self) -> Result<serde_json::Map<String, serde_json::Value>, RilError> {
         let wrong = |error| RilError::Config(format!("--judge-extra: expected a JSON object: {error}"));
         self.judge_extra.as_deref().map_or(Ok(Default::default()), |text| serde_json::from_str(text).map_err(wrong))
@@ -167,7 +162,7 @@ impl ServerSettings {
     /// The client's and the store's.
     pub fn judge(&self, run: &RunFolder) -> Result<RunJudge, RilError> {
         let Some(model) = &self.judge_model else { return Ok(Arc::new(RuleJudge::default())) };
-        let client = self.places.client(Role::Judge, Some(self.log(run)))?;
+        let client = self.places.client(Role::Judge, Some(run.file(LOG_FILE)))?;
         let template = match self.judge_prompt {
             JudgePrompt::Reasoned => PromptTemplate::judge(),
             JudgePrompt::Short => PromptTemplate::judge_short(),
@@ -188,7 +183,7 @@ impl ServerSettings {
     /// The client's and the file's.
     pub fn feed(&self, run: &RunFolder, records: Vec<(usize, Record)>) -> Result<Option<Arc<TeacherFeed>>, RilError> {
         let Some(model) = &self.teacher_model else { return Ok(None) };
-        let log = self.log(run);
+        let log = run.file(LOG_FILE);
         let client = self.places.client(Role::Teacher, Some(log.clone()))?;
         let request = ChatRequest {
             max_tokens: Some(self.teacher_max_tokens),
@@ -216,7 +211,7 @@ impl ServerSettings {
         self.rollout_model.as_ref().map(|_| correction)
     }
 
-    /// A loop whose samples come from the server, which gets the adapters of each step; `None` where the policy samples.
+    /// A loop whose samples come from the server, which gets the weights of each step; `None` where the policy samples.
     ///
     /// # Errors
     /// The client's.
@@ -229,7 +224,7 @@ impl ServerSettings {
         let (Some(model), Some(folder)) = (&self.rollout_model, &self.places.adapter_folder) else {
             return Ok(Loop::Local(Box::new(trainer)));
         };
-        let client = self.places.client(Role::Rollout, Some(self.log(run)))?;
+        let client = self.places.client(Role::Rollout, Some(run.file(LOG_FILE)))?;
         let config = ServerRolloutConfig {
             model: model.clone(),
             tokens: SampledTokens::Returned,

@@ -76,6 +76,14 @@ pub struct AdapterFolder {
     pub at_server: PathBuf,
 }
 
+impl AdapterFolder {
+    /// Removes what no server is asked for any more.
+    fn remove(&self, name: &str) -> Result<(), RilError> {
+        let folder = self.here.join(name);
+        std::fs::remove_dir_all(&folder).map_err(RilError::io(&folder))
+    }
+}
+
 /// Samples from OpenAI-compatible servers.
 ///
 /// Each question is one request with its pictures, or several when `samples_per_request` is smaller than the number of samples;
@@ -133,13 +141,10 @@ impl ServerRollout {
         step: u64,
         save: impl FnOnce(&Path) -> Result<(), RilError>,
     ) -> Result<(), RilError> {
-        let Some(folders) = &self.config.adapter_folder else {
-            return Err(RilError::Config("rollout: adapter_folder is needed to push adapters".into()));
-        };
-        let name = format!("{}-step-{step}", self.config.adapter_prefix);
-        let here = folders.here.clone();
-        save(&here.join(&name))?;
-        if let Err(error) = self.post(LOAD_ADAPTER, &adapter(folders, &name)) {
+        let folders = self.folders("adapters")?.clone();
+        let name = self.name_of(step);
+        save(&folders.here.join(&name))?;
+        if let Err(error) = self.post(LOAD_ADAPTER, &adapter(&folders, &name)) {
             self.unload(&name);
             return Err(error);
         }
@@ -150,8 +155,17 @@ impl ServerRollout {
             return Ok(());
         }
         self.unload(&before);
-        let folder = here.join(before);
-        std::fs::remove_dir_all(&folder).map_err(RilError::io(&folder))
+        folders.remove(&before)
+    }
+
+    /// Of an adapter or a model, and of its folder.
+    fn name_of(&self, step: u64) -> String {
+        format!("{}-step-{step}", self.config.adapter_prefix)
+    }
+
+    fn folders(&self, what: &str) -> Result<&AdapterFolder, RilError> {
+        let missing = || RilError::Config(format!("rollout: adapter_folder is needed to push {what}"));
+        self.config.adapter_folder.as_ref().ok_or_else(missing)
     }
 
     /// Whether an adapter is asked, and not the model below it.
@@ -182,7 +196,7 @@ impl ServerRollout {
     /// # Errors
     /// [`RilError::Push`] when a server refuses.
     pub fn push_weights(&mut self, step: u64, folder_at_server: &Path) -> Result<(), RilError> {
-        let version = format!("{}-step-{step}", self.config.adapter_prefix);
+        let version = self.name_of(step);
         let body = json!({"model_path": folder_at_server, "weight_version": version});
         self.post("/update_weights_from_disk", &body)?;
         self.set_policy_step(step);
@@ -196,17 +210,12 @@ impl ServerRollout {
     /// # Errors
     /// [`RilError::Config`] without an `adapter_folder`; what `save` says; [`RilError::Push`].
     pub fn push_model(&mut self, step: u64, save: impl FnOnce(&Path) -> Result<(), RilError>) -> Result<(), RilError> {
-        let Some(folders) = self.config.adapter_folder.clone() else {
-            return Err(RilError::Config("rollout: adapter_folder is needed to push models".into()));
-        };
-        let name = format!("{}-step-{step}", self.config.adapter_prefix);
+        let folders = self.folders("models")?.clone();
+        let name = self.name_of(step);
         save(&folders.here.join(&name))?;
         self.push_weights(step, &folders.at_server.join(&name))?;
         match self.model_folder.replace(name.clone()) {
-            Some(before) if before != name => {
-                let folder = folders.here.join(before);
-                std::fs::remove_dir_all(&folder).map_err(RilError::io(&folder))
-            }
+            Some(before) if before != name => folders.remove(&before),
             _ => Ok(()),
         }
     }
@@ -344,7 +353,7 @@ impl Rollout for ServerRollout {
         let at_once = self.config.samples_per_request.unwrap_or(params.num_samples).max(1);
         let jobs = jobs(questions.len(), params, at_once);
         let mut answers: Vec<Option<Vec<Response>>> = vec![None; jobs.len()];
-        self.ask_all(questions, params, &jobs, &mut answers)?;
+        self.with_adapter(|| self.ask(questions, params, &jobs, &mut answers))?;
         let mut all = vec![Vec::with_capacity(params.num_samples); questions.len()];
         for (job, answer) in jobs.iter().zip(answers) {
             let stopped =
@@ -356,20 +365,14 @@ impl Rollout for ServerRollout {
 }
 
 impl ServerRollout {
-    /// Asks until all answers are there.
+    /// `ask`, until no server lacks the adapter.
     ///
     /// A server that was started anew lacks the adapter and says 404: it alone is given it again. Each is once, so that one whose
     /// 404 means something else ends the call with its words.
-    fn ask_all(
-        &self,
-        questions: &[Question],
-        params: &SamplingParams,
-        jobs: &[Job],
-        answers: &mut [Option<Vec<Response>>],
-    ) -> Result<(), RilError> {
+    fn with_adapter(&self, mut ask: impl FnMut() -> Result<(), RilError>) -> Result<(), RilError> {
         let mut given: Vec<String> = Vec::new();
         loop {
-            match self.ask(questions, params, jobs, answers) {
+            match ask() {
                 Err(RilError::Server { source: ClientError::Status { status: 404, url, .. }, .. })
                     if self.has_adapter() && !given.contains(&url) =>
                 {
